@@ -1,0 +1,49 @@
+# One way to do each thing. `make help` lists them.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+# The CPU wheels of torch are much smaller than PyPI's: make TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+BIN := .venv/bin
+PROTOS := $(shell find protos -name '*.proto')
+READY := .venv/ready
+
+help: ## List what make can do
+	@grep -hE '^[a-z.-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+.venv: $(READY) ## Install everything into .venv
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
+		--constraint constraints.txt --editable '.[inference,trainer,report,dev]'
+	mkdir -p .venv/googleapis/google/rpc
+	cp $$($(BIN)/python -c 'import google.rpc; print(google.rpc.__path__[0])')/status.proto .venv/googleapis/google/rpc/
+	touch $@
+
+demo: $(READY) ## Suggest emoji for a few photographs, or for PHOTO=path
+	@$(BIN)/python -m clients.demo $(if $(PHOTO),'$(PHOTO)')
+
+test: $(READY) ## Run the tests that need nothing but Python packages
+	$(BIN)/pytest -m 'not system'
+
+test-system: $(READY) ## Run the tests that need Debian's tools, installing them, or minutes
+	$(BIN)/pytest -m system --timeout 600
+
+lint: $(READY) ## Check contract, style and types
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code protos
+	test ! -e protos/emojinet.v1.binpb || $(BIN)/buf breaking --against protos/emojinet.v1.binpb --exclude-imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+protos: $(READY) ## Regenerate the committed Python stubs beside the .proto files
+	$(BIN)/python -m grpc_tools.protoc -Iprotos -I.venv/googleapis --python_out=protos --pyi_out=protos \
+		--grpc_python_out=protos $(PROTOS)
+
+protos-release: $(READY) ## Make today's contract the one that lint compares with
+	$(BIN)/buf build --exclude-imports --output protos/emojinet.v1.binpb --path protos
+
+clean: ## Remove everything that make has made, data included
+	rm -rf .venv data .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.PHONY: help .venv demo test test-system lint protos protos-release clean

@@ -1,0 +1,1 @@
+"""The three services of EmojiNet, and what they share."""

@@ -1,0 +1,236 @@
+"""Failures that cross a program's boundary, and the one place they become a gRPC status.
+
+EmojinetError
+├── the caller's request
+│   ├── MalformedRequest    INVALID_ARGUMENT     a field breaks its rule
+│   ├── UnknownModel        NOT_FOUND            another model is served
+│   └── UnknownEmoji        NOT_FOUND            not in the vocabulary
+├── the caller's image (the error of its result, never of the call)
+│   ├── EmptyImage          INVALID_ARGUMENT     no bytes
+│   ├── UndecodableImage    INVALID_ARGUMENT     no image, or a broken one
+│   ├── UnsupportedFormat   INVALID_ARGUMENT     a kind of file we do not decode
+│   ├── ImageTooLarge       INVALID_ARGUMENT     bytes or pixels
+│   ├── DecodeLimit         INVALID_ARGUMENT     more time or memory than an honest image needs
+│   └── DecoderDied         UNAVAILABLE          twice, for reasons of its own
+├── this server, now
+│   ├── Overloaded          RESOURCE_EXHAUSTED   others are ahead; carries RetryInfo
+│   ├── DeadlineTooShort    DEADLINE_EXCEEDED    even an idle server would miss it
+│   ├── NoModel             FAILED_PRECONDITION  none is loaded yet
+│   ├── BadModel            FAILED_PRECONDITION  missing, altered or not runnable here
+│   ├── Draining            UNAVAILABLE          shutting down
+│   ├── DeviceDied          UNAVAILABLE          the accelerator's worker did
+│   └── Internal            INTERNAL             nobody foresaw it; the log has the id
+└── found by a client, before or instead of a server
+    ├── FileNotFound        NOT_FOUND
+    ├── FileUnreadable      PERMISSION_DENIED
+    ├── UrlRefused          PERMISSION_DENIED
+    ├── UrlFailed           NOT_FOUND
+    └── ServerUnreachable   UNAVAILABLE
+"""
+
+from typing import ClassVar, NoReturn
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from emojinet.v1 import error_reason_pb2 as reasons
+
+DOMAIN = "emojinet"
+
+
+class EmojinetError(Exception):
+    """A failure the caller is told about: what was wrong, what would be right, and its facts."""
+
+    code: ClassVar[grpc.StatusCode]
+    reason: ClassVar[reasons.ErrorReason]
+
+    def __init__(
+        self, message: str, *, retry_seconds: float | None = None, **metadata: str
+    ) -> None:
+        super().__init__(message)
+        self.metadata = metadata
+        self.retry_seconds = retry_seconds
+
+
+class MalformedRequest(EmojinetError):
+    """A field of the request breaks its rule."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    reason = reasons.ERROR_REASON_MALFORMED_REQUEST
+
+
+class UnknownModel(EmojinetError):
+    """Another model is served than the one asked for."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = reasons.ERROR_REASON_UNKNOWN_MODEL
+
+
+class UnknownEmoji(EmojinetError):
+    """The served model does not know the emoji."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = reasons.ERROR_REASON_UNKNOWN_EMOJI
+
+
+class ImageError(EmojinetError):
+    """What is wrong with one image; harms no other."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+
+
+class EmptyImage(ImageError):
+    """The image has no bytes."""
+
+    reason = reasons.ERROR_REASON_EMPTY_IMAGE
+
+
+class UndecodableImage(ImageError):
+    """The bytes are no image, or a broken one."""
+
+    reason = reasons.ERROR_REASON_UNDECODABLE_IMAGE
+
+
+class UnsupportedFormat(ImageError):
+    """The bytes are a kind of file that is not decoded here."""
+
+    reason = reasons.ERROR_REASON_UNSUPPORTED_FORMAT
+
+
+class ImageTooLarge(ImageError):
+    """More bytes or more pixels than an image may have."""
+
+    reason = reasons.ERROR_REASON_IMAGE_TOO_LARGE
+
+
+class DecodeLimit(ImageError):
+    """Decoding took more time or memory than any honest image of this size needs."""
+
+    reason = reasons.ERROR_REASON_DECODE_LIMIT
+
+
+class DecoderDied(ImageError):
+    """The decoder died twice for reasons of its own."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = reasons.ERROR_REASON_DECODER_DIED
+
+
+class Overloaded(EmojinetError):
+    """An idle server would have answered in time, this one cannot."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    reason = reasons.ERROR_REASON_OVERLOADED
+
+
+class DeadlineTooShort(EmojinetError):
+    """Even an idle server would miss the deadline."""
+
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+    reason = reasons.ERROR_REASON_DEADLINE_TOO_SHORT
+
+
+class NoModel(EmojinetError):
+    """No model is loaded yet."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = reasons.ERROR_REASON_NO_MODEL
+
+
+class BadModel(EmojinetError):
+    """A model on disk is missing, incomplete, altered, or cannot run here."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = reasons.ERROR_REASON_BAD_MODEL
+
+
+class Draining(EmojinetError):
+    """The server is shutting down; another replica will answer."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = reasons.ERROR_REASON_DRAINING
+
+
+class DeviceDied(EmojinetError):
+    """The worker that held the accelerator died."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = reasons.ERROR_REASON_DEVICE_DIED
+
+
+class Internal(EmojinetError):
+    """Something nobody foresaw; the log has the details under the id."""
+
+    code = grpc.StatusCode.INTERNAL
+    reason = reasons.ERROR_REASON_INTERNAL
+
+
+class FileNotFound(EmojinetError):
+    """There is no such file on the caller's machine."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = reasons.ERROR_REASON_FILE_NOT_FOUND
+
+
+class FileUnreadable(EmojinetError):
+    """The caller may not, or cannot, read the file."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = reasons.ERROR_REASON_FILE_UNREADABLE
+
+
+class UrlRefused(EmojinetError):
+    """The URL is none that we fetch."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = reasons.ERROR_REASON_URL_REFUSED
+
+
+class UrlFailed(EmojinetError):
+    """The URL's host did not give the file."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = reasons.ERROR_REASON_URL_FAILED
+
+
+class ServerUnreachable(EmojinetError):
+    """Nothing that speaks the contract answers at the address."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = reasons.ERROR_REASON_SERVER_UNREACHABLE
+
+
+def reason_name(error: EmojinetError) -> str:
+    """The reason as it travels in `ErrorInfo.reason`."""
+    return reasons.ErrorReason.Name(error.reason)
+
+
+def to_proto(error: EmojinetError) -> status_pb2.Status:
+    """The status with `ErrorInfo`, and `RetryInfo` where trying again later may help (AIP-193)."""
+    status = status_pb2.Status(code=error.code.value[0], message=str(error))
+    info = error_details_pb2.ErrorInfo(
+        reason=reason_name(error), domain=DOMAIN, metadata=error.metadata
+    )
+    status.details.add().Pack(info)
+    if error.retry_seconds is not None:
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(round(error.retry_seconds * 1000))
+        status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+    return status
+
+
+async def abort(context: "grpc.aio.ServicerContext", error: EmojinetError) -> NoReturn:  # type: ignore[type-arg]
+    """Ends the RPC with the status of `error`; never returns."""
+    status = rpc_status.to_status(to_proto(error))
+    await context.abort(status.code, status.details, status.trailing_metadata)
+
+
+def info(details: "list[any_pb2.Any]") -> error_details_pb2.ErrorInfo:
+    """The `ErrorInfo` among a status's details; an empty one where there is none."""
+    found = error_details_pb2.ErrorInfo()
+    for detail in details:
+        if detail.Unpack(found):
+            break
+    return found
