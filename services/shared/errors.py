@@ -28,7 +28,8 @@ EmojinetError
     └── ServerUnreachable   UNAVAILABLE
 """
 
-from typing import ClassVar, NoReturn
+from collections.abc import Iterable, Iterator
+from typing import NoReturn
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -43,8 +44,8 @@ DOMAIN = "emojinet"
 class EmojinetError(Exception):
     """A failure the caller is told about: what was wrong, what would be right, and its facts."""
 
-    code: ClassVar[grpc.StatusCode]
-    reason: ClassVar[reasons.ErrorReason]
+    code: grpc.StatusCode
+    reason: reasons.ErrorReason
 
     def __init__(
         self, message: str, *, retry_seconds: float | None = None, **metadata: str
@@ -202,7 +203,7 @@ class ServerUnreachable(EmojinetError):
     reason = reasons.ERROR_REASON_SERVER_UNREACHABLE
 
 
-def reason_name(error: EmojinetError) -> str:
+def reason_name(error: EmojinetError | type[EmojinetError]) -> str:
     """The reason as it travels in `ErrorInfo.reason`."""
     return reasons.ErrorReason.Name(error.reason)
 
@@ -221,13 +222,33 @@ def to_proto(error: EmojinetError) -> status_pb2.Status:
     return status
 
 
+def from_proto(status: status_pb2.Status) -> EmojinetError:
+    """The error that `to_proto` was given; `Internal` for a status that is none of ours."""
+    found = info(status.details)
+    known = {reason_name(kind): kind for kind in _kinds(EmojinetError)}
+    kind = known.get(found.reason, Internal) if found.domain == DOMAIN else Internal
+    retry = error_details_pb2.RetryInfo()
+    again = any(detail.Unpack(retry) for detail in status.details)
+    seconds = retry.retry_delay.ToTimedelta().total_seconds() if again else None
+    error = kind(status.message, retry_seconds=seconds)
+    error.metadata = dict(found.metadata)  # not as keywords: a server may send any key
+    return error
+
+
+def _kinds(parent: type[EmojinetError]) -> Iterator[type[EmojinetError]]:
+    for kind in parent.__subclasses__():
+        yield from _kinds(kind)
+        if hasattr(kind, "reason"):
+            yield kind
+
+
 async def abort(context: "grpc.aio.ServicerContext", error: EmojinetError) -> NoReturn:  # type: ignore[type-arg]
     """Ends the RPC with the status of `error`; never returns."""
     status = rpc_status.to_status(to_proto(error))
     await context.abort(status.code, status.details, status.trailing_metadata)
 
 
-def info(details: "list[any_pb2.Any]") -> error_details_pb2.ErrorInfo:
+def info(details: Iterable[any_pb2.Any]) -> error_details_pb2.ErrorInfo:
     """The `ErrorInfo` among a status's details; an empty one where there is none."""
     found = error_details_pb2.ErrorInfo()
     for detail in details:

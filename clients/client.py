@@ -1,0 +1,212 @@
+"""Calls the services from Python, typed by the contract: `Client`, and `AsyncClient` for asyncio.
+
+    with Client("127.0.0.1:50051") as client:
+        response = client.suggest([Path("pizza.jpg").read_bytes()], max_suggestions=3)
+
+What goes wrong with a call is an `EmojinetError`; what is wrong with one image is the error of its
+result. A server that is busy says when to come again: both clients do, within the caller's time.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from importlib.resources import files
+from typing import Self, TypedDict, TypeVar, Unpack, cast
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import status_pb2
+from grpc_status import rpc_status
+
+from emojinet.v1 import error_reason_pb2 as reasons
+from emojinet.v1 import image_pb2
+from emojinet.v1 import inference_service_pb2 as pb
+from emojinet.v1 import inference_service_pb2_grpc as rpc
+from services.shared import errors
+from services.shared.errors import EmojinetError, ServerUnreachable
+
+T = TypeVar("T")
+DEFAULT_SERVER = "127.0.0.1:50051"
+DEFAULT_TIMEOUT_SECONDS = 1.0  # the article's
+MAX_ATTEMPTS = 4  # at a busy server; UNAVAILABLE has its own policy in the service config
+SHORTEST_PAUSE_SECONDS = 0.01
+SERVICE_CONFIG = files("emojinet.v1") / "inference_service_config.json"
+
+
+class SuggestOptions(TypedDict, total=False):
+    """The fields of `SuggestRequest` beside its images; the contract says what each means."""
+
+    max_suggestions: int
+    min_probability: float
+    priority: pb.Priority
+    include_embedding: bool
+    explain_emoji: str
+    model: str
+
+
+class Client:
+    """Calls a server and waits for it; threads may share one."""
+
+    def __init__(self, server: str = DEFAULT_SERVER) -> None:
+        self._server = server
+        self._channel = grpc.insecure_channel(server, options=channel_options())
+        stub = rpc.InferenceServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._suggest: Callable[..., pb.SuggestResponse] = stub.Suggest
+        self._served_model: Callable[..., pb.GetServedModelResponse] = stub.GetServedModel
+
+    def suggest(
+        self,
+        images: Sequence[bytes],
+        *,
+        timeout: float = DEFAULT_TIMEOUT_SECONDS,
+        **options: Unpack[SuggestOptions],
+    ) -> pb.SuggestResponse:
+        """One result for each of up to 64 encoded images, in their order, within `timeout` seconds.
+
+        Raises:
+            EmojinetError: the call failed, and none of its images was looked at.
+        """
+        return self._call(self._suggest, suggest_request(images, **options), timeout)
+
+    def served_model(
+        self, *, timeout: float = DEFAULT_TIMEOUT_SECONDS
+    ) -> pb.GetServedModelResponse:
+        """The model that answers now, its emoji and its card."""
+        return self._call(self._served_model, pb.GetServedModelRequest(), timeout)
+
+    def close(self) -> None:
+        """Ends the connection; calls that are under way fail as cancelled."""
+        self._channel.close()
+
+    def _call(self, method: Callable[..., T], request: object, timeout: float) -> T:
+        patience = _Patience(self._server, timeout)
+        while True:
+            try:
+                return method(request, timeout=patience.left_seconds())
+            except grpc.RpcError as failure:
+                time.sleep(patience.pause_seconds(failure))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class AsyncClient:
+    """`Client` for asyncio; make it where the loop runs. A cancelled task cancels its call."""
+
+    def __init__(self, server: str = DEFAULT_SERVER) -> None:
+        self._server = server
+        self._channel = grpc.aio.insecure_channel(server, options=channel_options())
+        stub = rpc.InferenceServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._suggest: Callable[..., Awaitable[pb.SuggestResponse]] = stub.Suggest
+        self._served_model: Callable[..., Awaitable[pb.GetServedModelResponse]]
+        self._served_model = stub.GetServedModel
+
+    async def suggest(
+        self,
+        images: Sequence[bytes],
+        *,
+        timeout: float = DEFAULT_TIMEOUT_SECONDS,
+        **options: Unpack[SuggestOptions],
+    ) -> pb.SuggestResponse:
+        """As `Client.suggest`."""
+        return await self._call(self._suggest, suggest_request(images, **options), timeout)
+
+    async def served_model(
+        self, *, timeout: float = DEFAULT_TIMEOUT_SECONDS
+    ) -> pb.GetServedModelResponse:
+        """As `Client.served_model`."""
+        return await self._call(self._served_model, pb.GetServedModelRequest(), timeout)
+
+    async def close(self) -> None:
+        """As `Client.close`."""
+        await self._channel.close(None)
+
+    async def _call(
+        self, method: Callable[..., Awaitable[T]], request: object, timeout: float
+    ) -> T:
+        patience = _Patience(self._server, timeout)
+        while True:
+            try:
+                return await method(request, timeout=patience.left_seconds())
+            except grpc.RpcError as failure:
+                await asyncio.sleep(patience.pause_seconds(failure))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+def suggest_request(
+    images: Sequence[bytes], **options: Unpack[SuggestOptions]
+) -> pb.SuggestRequest:
+    """The request for encoded images."""
+    return pb.SuggestRequest(images=[image_pb2.Image(content=i) for i in images], **options)
+
+
+def channel_options() -> list[tuple[str, int | str]]:
+    """How our clients connect: all addresses of the name in turn, UNAVAILABLE tried again."""
+    return [
+        ("grpc.service_config", SERVICE_CONFIG.read_text()),
+        # Embeddings and saliency of 64 images are more than gRPC's 4 MiB.
+        ("grpc.max_receive_message_length", 32 * 1024 * 1024),
+        # New replicas get traffic when the server ends old connections: look the name up soon.
+        ("grpc.dns_min_time_between_resolutions_ms", 5_000),
+        # Five minutes is what every server permits. With it on, the kernel gives up a peer that
+        # vanished once data stays unacknowledged for the time-out below (TCP_USER_TIMEOUT).
+        ("grpc.keepalive_time_ms", 300_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+    ]
+
+
+def from_rpc(failure: grpc.RpcError, server: str) -> EmojinetError:
+    """What grpcio raised, as our own type; without a reason that we know, it keeps its code."""
+    call = cast(grpc.Call, failure)  # which it is, or in grpc.aio has the methods of
+    try:
+        status = rpc_status.from_call(call) or status_pb2.Status()
+        info = errors.info(status.details)
+        if info.domain == errors.DOMAIN and info.reason in reasons.ErrorReason.keys():  # noqa: SIM118
+            return errors.from_proto(status)
+    except (ValueError, OverflowError, DecodeError):
+        pass  # details that are not those of this call, or nonsense: go by its code
+    if call.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNIMPLEMENTED):
+        return ServerUnreachable(
+            f"no EmojiNet server answers at {server}: start one with "
+            "`python -m services.inference`, or do without by `emojinet suggest --local`",
+            details=call.details() or "",
+        )
+    error = EmojinetError(call.details() or "no details")
+    error.code, error.reason = call.code(), reasons.ERROR_REASON_UNSPECIFIED
+    return error
+
+
+class _Patience:
+    """What is left of a caller's time, and whether a busy server gets some of it."""
+
+    def __init__(self, server: str, timeout_seconds: float) -> None:
+        self._server = server
+        self._end_seconds = time.monotonic() + timeout_seconds
+        self._attempts = 0
+
+    def left_seconds(self) -> float:
+        return max(0.0, self._end_seconds - time.monotonic())
+
+    def pause_seconds(self, failure: grpc.RpcError) -> float:
+        """How long to wait before the next attempt; raises the failure where there is to be none.
+
+        Jittered upwards only: nobody comes before the server asked them to, nor all at once.
+        """
+        error = from_rpc(failure, self._server)
+        self._attempts += 1
+        busy = error.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        if not busy or error.retry_seconds is None or self._attempts == MAX_ATTEMPTS:
+            raise error from failure
+        pause = max(SHORTEST_PAUSE_SECONDS, error.retry_seconds) * random.uniform(1, 1.5)
+        if pause >= self.left_seconds():
+            raise error from failure
+        return pause

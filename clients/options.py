@@ -1,0 +1,39 @@
+"""What several commands of the command line share: flags, and how a missing extra is told."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, TextIO
+
+import typer
+
+Server = Annotated[
+    str, typer.Option(envvar="EMOJINET_SERVER", help="Address of the inference service.")
+]
+
+
+def finite(value: float | None) -> float | None:
+    """Refuses `nan` and `inf`, which pass any test of a range."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number.")
+    return value
+
+
+@contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """Turns an import that fails within into one line that names the extra to install."""
+    try:
+        yield
+    except ModuleNotFoundError as missing:
+        raise typer.TyperException(
+            f"this needs the package {missing.name}: pip install 'emojinet[{extra}]'"
+        ) from missing
+
+
+def opened(output: Path) -> TextIO:
+    """`output` for writing as UTF-8, whatever is in the text; or one line that says why not."""
+    try:
+        return output.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+    except OSError as error:
+        raise typer.TyperException(f"cannot write {output}: {error.strerror}") from error

@@ -1,0 +1,229 @@
+"""`python -m services.inference`: serves the model that is live."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+
+from emojinet.v1 import inference_service_pb2 as pb
+from emojinet.v1 import inference_service_pb2_grpc as rpc
+from services.inference import live
+from services.inference.backends import timed
+from services.inference.gate import Gate, cores
+from services.inference.metrics import Metrics
+from services.inference.server import InferenceService, Serving
+from services.shared import harness, model, settings
+from services.shared.decoders import Decoders
+from services.shared.errors import EmojinetError
+
+SERVICE = pb.DESCRIPTOR.services_by_name["InferenceService"]
+DRAIN_SECONDS = 30.0  # no admitted call may take longer; Kubernetes' grace has to exceed it
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """What the flags said."""
+
+    host: str
+    port: int
+    metrics_port: int
+    health_port: int | None
+    model: Path | None
+    registry: Path
+    backend: str
+    precision: str
+    reflection: bool
+
+
+async def serve(options: Options) -> None:
+    """Listens, loads, becomes ready, serves until SIGTERM, drains."""
+    boundary, registry = harness.Boundary(), CollectorRegistry()
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    harness.serve_metrics(options.host, options.metrics_port, registry)
+    server, health = harness.new_server(boundary), harness.Health(SERVICE.full_name)
+    service = InferenceService(Decoders(cores()))
+    rpc.add_InferenceServiceServicer_to_server(service, server)
+    health.add_to(server)
+    if options.reflection:
+        names = (SERVICE.full_name, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+    port = harness.bind(server, options.host, options.port)
+    servers = [server]
+    if options.health_port is not None:
+        servers.append(health.alone(options.host, options.health_port))
+    await health.start()
+    await asyncio.gather(*(each.start() for each in servers))
+    log.info("listening on %s:%d, loading", options.host, port)
+
+    try:
+        await _until_stopped(options, service, boundary, registry, health)
+    finally:
+        await asyncio.gather(*(each.stop(None) for each in servers))
+    log.info("stopped")
+
+
+async def _until_stopped(
+    options: Options,
+    service: InferenceService,
+    boundary: harness.Boundary,
+    registry: CollectorRegistry,
+    health: harness.Health,
+) -> None:
+    stop = asyncio.create_task(harness.stop_signal())
+    loading = asyncio.create_task(_load(options, service, boundary, registry))
+    await asyncio.wait({stop, loading}, return_when=asyncio.FIRST_COMPLETED)
+    if not loading.done():
+        loading.cancel()
+        return
+    following = loading.result()
+    await health.set_ready(True)
+    await stop
+    following.cancel()
+    await _drain(service, health, boundary)
+
+
+async def _load(
+    options: Options,
+    service: InferenceService,
+    boundary: harness.Boundary,
+    registry: CollectorRegistry,
+) -> "asyncio.Task[None]":
+    """Starts the workers and everything that counts; returns the task that follows the registry."""
+    began = time.monotonic()
+    first = await live.first_model(options.model, options.registry)
+    _, gate = await asyncio.gather(
+        service.decoders.start(), Gate(first, options.backend, options.precision).start()
+    )
+    metrics = Metrics(registry)
+    boundary.count_in(registry, [method.name for method in SERVICE.methods])
+    service.decoders.open(metrics.queues)
+
+    def open_gate(gate: Gate) -> Serving:
+        gate.open(metrics.queues)
+        return Serving(service.decoders, gate, metrics)
+
+    async def start(new: model.Model) -> Serving:
+        return open_gate(await Gate(new, options.backend, options.precision).start())
+
+    await live.turn(service, open_gate(gate), metrics)
+    log.info(
+        "ready after %.1f s: %s@%s on %s (%s), %.0f images a second",
+        time.monotonic() - began,
+        first.name,
+        first.version,
+        gate.backend,
+        gate.precision,
+        gate.capacity,
+    )
+    if options.model is not None:
+        return asyncio.create_task(asyncio.sleep(0))
+    return asyncio.create_task(live.follow(options.registry, service, start, metrics))
+
+
+async def _drain(
+    service: InferenceService, health: harness.Health, boundary: harness.Boundary
+) -> None:
+    """Tells balancers first, refuses what is new, and finishes every call that was admitted."""
+    log.info("draining %d calls", boundary.in_flight)
+    await health.set_ready(False)
+    service.draining = True
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while boundary.in_flight:
+                await asyncio.sleep(0.01)
+    if service.serving is not None:
+        await service.serving.gate.close()
+    await service.decoders.close()
+
+
+def option(name: str, text: str) -> typer.models.OptionInfo:
+    """A flag with its `EMOJINET_*` twin."""
+    made: typer.models.OptionInfo = typer.Option(help=text, envvar=f"EMOJINET_{name}")
+    return made
+
+
+def checked_backend(backend: str) -> str:
+    """Refuses a backend that does not exist."""
+    if backend.startswith("timed:"):
+        try:
+            timed.parse(backend)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+    elif backend not in ("auto", "openvino", "torch"):
+        raise typer.BadParameter(f"{backend!r} is not auto, openvino, torch or timed:BASEms")
+    return backend
+
+
+class Precision(StrEnum):
+    """Arithmetic of the forward pass."""
+
+    EXACT = "exact"
+    REDUCED = "reduced"
+
+
+def main(
+    host: Annotated[str, option("HOST", "Address to listen on, metrics included.")] = "127.0.0.1",
+    port: Annotated[int, option("PORT", "Port for gRPC; 0 lets the system choose.")] = 50051,
+    metrics_port: Annotated[int, option("METRICS_PORT", "Port for Prometheus.")] = 9101,
+    health_port: Annotated[
+        int | None, option("HEALTH_PORT", "One more port, for health alone, in plaintext.")
+    ] = None,
+    model: Annotated[
+        Path | None, option("MODEL", "A model's folder. Default: the registry's live one.")
+    ] = None,
+    registry: Annotated[
+        Path | None, option("REGISTRY", "Folder of models. Default: DATA/registry.")
+    ] = None,
+    data: Annotated[Path, option("DATA", "Where everything is kept.")] = Path("data"),
+    backend: Annotated[
+        str,
+        typer.Option(
+            help="auto, openvino, torch, or timed:BASEms[+PERms][xSLOTS], which only waits.",
+            envvar="EMOJINET_BACKEND",
+            callback=checked_backend,
+        ),
+    ] = "auto",
+    precision: Annotated[
+        Precision, option("PRECISION", "exact, or reduced where it passes its gate.")
+    ] = Precision.EXACT,
+    reflect: Annotated[
+        bool, typer.Option("--reflection", help="Let generic gRPC tools ask for the contract.")
+    ] = False,
+) -> None:
+    """Serves emoji suggestions over gRPC, one batch at a time on the device."""
+    try:
+        settings.check(os.environ)
+    except settings.UnknownSetting as error:
+        harness.fail(str(error))
+    harness.log_as_json()
+    options = Options(
+        host=host,
+        port=port,
+        metrics_port=metrics_port,
+        health_port=health_port,
+        model=model,
+        registry=registry or data / "registry",
+        backend=backend,
+        precision=precision,
+        reflection=reflect,
+    )
+    try:
+        asyncio.run(serve(options))
+    except EmojinetError as error:
+        harness.fail(str(error))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,75 @@
+"""Whether a request can be answered in time, decided before anything is spent on it.
+
+A large photograph costs more to decode than to compute, so the decision comes before decoding:
+both lines and both kinds of work are estimated, and a request that would be late is refused at
+once. Refusing late work at the head of the line is not enough: by then it was decoded.
+"""
+
+import time
+from collections.abc import Sequence
+
+from services.inference.gate import Gate
+from services.inference.metrics import Metrics
+from services.shared.decoders import Decoders
+from services.shared.errors import DeadlineTooShort, Overloaded
+from services.shared.queue import Priority
+
+# An estimate may be wrong by this share of the time left; nobody is served faster by a fuller line.
+RESERVE = 0.25
+
+
+class Admission:
+    """Estimates when a request would be finished, here and on an idle server."""
+
+    def __init__(self, decoders: Decoders, gate: Gate, metrics: Metrics) -> None:
+        self._decoders, self._gate, self._metrics = decoders, gate, metrics
+
+    def admit(self, costs: Sequence[float], priority: Priority, deadline: float) -> None:
+        """Lets images pass whose decoding should take `costs` seconds each.
+
+        Args:
+            deadline: of the request, on `time.monotonic`.
+
+        Raises:
+            DeadlineTooShort: even an idle server would be late.
+            Overloaded: this one would be.
+        """
+        left = deadline - time.monotonic()
+        idle = self._idle_seconds(costs)
+        if idle > left:
+            self._count(len(costs), "deadline", priority)
+            raise DeadlineTooShort(
+                f"An idle server needs about {idle * 1000:.0f} ms for this and the deadline "
+                f"leaves {max(0.0, left) * 1000:.0f} ms. Set a longer one.",
+                neededMilliseconds=f"{idle * 1000:.0f}",
+            )
+        finish = self._finish_seconds(costs, priority)
+        if finish > left * (1 - RESERVE) and finish > idle * (1 + RESERVE):
+            self._count(len(costs), "overloaded", priority)
+            wait = finish - idle
+            raise Overloaded(
+                f"Others are ahead: the answer would take {finish * 1000:.0f} ms and the deadline "
+                f"leaves {left * 1000:.0f} ms. Try again later, or elsewhere.",
+                retry_seconds=max(0.05, finish - left * (1 - RESERVE)),
+                waitMilliseconds=f"{wait * 1000:.0f}",
+            )
+
+    def _idle_seconds(self, costs: Sequence[float]) -> float:
+        decode = max(max(costs), sum(costs) / self._decoders.queue.slots)
+        return decode + max(self._gate.image_seconds, len(costs) / self._gate.capacity)
+
+    def _finish_seconds(self, costs: Sequence[float], priority: Priority) -> float:
+        """Two stages, one after the other: the later of them decides."""
+        decoding, device = self._decoders.queue, self._gate.queue
+        pace = decoding.pace.factor
+        decoded = decoding.ahead_seconds(priority)
+        decoded += max(max(costs), sum(costs) / decoding.slots) * pace
+        one = self._gate.image_seconds * device.pace.factor
+        ahead = decoding.count_ahead(priority) + decoding.busy
+        each = device.pace.factor / self._gate.capacity
+        return max(decoded + one, device.ahead_seconds(priority) + (ahead + len(costs)) * each)
+
+    def _count(self, images: int, reason: str, priority: Priority) -> None:
+        self._metrics.shed.labels(reason, priority).inc(images)
+        for _ in range(images):
+            self._decoders.queue.observe_shed(priority)

@@ -1,0 +1,152 @@
+"""The one way to the accelerator, and how long each image waited for it.
+
+The article gives the GPU to an actor and times each message in its mailbox. Here the actor is a
+process, one for each slot, and the mailbox a `Queue`: a slot is free again only when its process
+has replied or died. So a caller that is cancelled never lets a second job onto the device, which
+a lock around `asyncio.to_thread` would: `tests/inference/test_gate.py` shows both.
+"""
+
+import asyncio
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from services.inference.backends import timed
+from services.inference.device import ASK, SIZE
+from services.shared.errors import DeviceDied
+from services.shared.model import Model
+from services.shared.queue import Priority, Queue, QueueMetrics, Served, Work
+from services.shared.worker import Worker, WorkerDied
+
+WORTH_WAITING = 1.02  # a smaller batch is as good when an image costs at most so much more in it
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a caller wants to know of one image, beside its probabilities."""
+
+    embedding: bool = False
+    explain: int = -1
+    """The output to explain; -1 for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the model made of one image."""
+
+    probabilities_K: np.ndarray
+    embedding_F: np.ndarray | None
+    evidence_hw: np.ndarray | None
+    served: Served
+
+
+class Gate:
+    """Owns the device workers of one model, and the line in front of them."""
+
+    def __init__(self, model: Model, backend: str, precision: str) -> None:
+        self.model, self.backend, self.precision = model, backend, precision
+        self.slots = timed.parse(backend).slots if backend.startswith("timed:") else cores()
+        self.seconds: dict[int, float] = {}
+        self._workers: list[Worker] = []
+
+    async def start(self) -> "Gate":
+        """Starts the workers. Raises BadModel when this machine cannot run the model."""
+        self._workers = await asyncio.gather(*(self._start() for _ in range(self.slots)))
+        hellos = [json.loads(worker.hello) for worker in self._workers]
+        self.backend = hellos[0]["backend"]
+        for batch in min((hello["seconds"] for hello in hellos), key=len):
+            # They measured beside each other: the fastest was disturbed least.
+            self.seconds[int(batch)] = min(hello["seconds"][batch] for hello in hellos)
+        return self
+
+    def open(self, metrics: QueueMetrics) -> None:
+        """Lets the workers pull from the line."""
+        curve = worthwhile(self.seconds)
+        self.queue = Queue(
+            "device",
+            self._start,
+            slots=self.slots,
+            metrics=metrics,
+            relative=[seconds / curve[0] for seconds in curve],
+        )
+        self.image_seconds = curve[0]
+        self.capacity = self.slots * len(curve) / curve[-1]
+        self.queue.open(self._workers)
+
+    async def close(self) -> None:
+        """Lets running work finish and ends the workers."""
+        await self.queue.close()
+
+    async def look(self, view: bytes, ask: Ask, priority: Priority, deadline: float) -> Seen:
+        """What the model makes of one image.
+
+        Args:
+            view: the RGB bytes of the square that the model looks at.
+            deadline: when the answer is worth nothing any more, on `time.monotonic`.
+
+        Raises:
+            Overloaded: it would come too late.
+            DeviceDied: the worker did, twice.
+        """
+        parts = [ASK.pack(ask.embedding, ask.explain), view]
+        cost = self.image_seconds
+        work = Work(parts=parts, cost_seconds=cost, deadline=deadline, priority=priority)
+        try:
+            return self._read(await self.queue.run(work), ask)
+        except WorkerDied:
+            raise DeviceDied("The accelerator's worker died. Try again.") from None
+
+    def _read(self, served: Served, ask: Ask) -> Seen:
+        start = 0
+        for _ in range(served.index):
+            start += SIZE.size + SIZE.unpack_from(served.reply, start)[0]
+        (length,) = SIZE.unpack_from(served.reply, start)
+        values = np.frombuffer(served.reply, "<f4", length // 4, start + SIZE.size)
+        logits_K, rest = np.split(values, [self.model.outputs])
+        embedding_F, evidence = np.split(rest, [self.model.architecture.features * ask.embedding])
+        edge = math.isqrt(len(evidence))
+        return Seen(
+            self.model.probabilities(logits_K[None])[0],
+            embedding_F if ask.embedding else None,
+            evidence.reshape(edge, edge) if ask.explain >= 0 else None,
+            served,
+        )
+
+    def _start(self) -> "asyncio.Future[Worker]":
+        arguments = [
+            str(self.model.folder),
+            f"--version={self.model.version}",
+            f"--backend={self.backend}",
+            f"--precision={self.precision}",
+        ]
+        return asyncio.ensure_future(Worker("services.inference.device", arguments).start())
+
+
+def worthwhile(seconds: Mapping[int, float]) -> list[float]:
+    """s(1), s(2), … up to the smallest batch in which an image is about as cheap as in any.
+
+    >>> worthwhile({1: 0.020, 2: 0.040})
+    [0.02]
+    >>> [round(s, 3) for s in worthwhile({1: 0.008, 2: 0.009, 4: 0.011})]
+    [0.008, 0.009, 0.01, 0.011]
+    """
+    sizes = sorted(seconds)
+    cheapest = min(seconds[b] / b for b in sizes)
+    best = next(b for b in sizes if seconds[b] / b <= WORTH_WAITING * cheapest)
+    every = range(1, best + 1)
+    return [float(s) for s in np.interp(every, sizes, [seconds[b] for b in sizes])]
+
+
+def cores() -> int:
+    """How many CPUs this process may use: its affinity, and the quota of its container."""
+    allowed = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(allowed, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no quota: "max", or no such file
+        return allowed

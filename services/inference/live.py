@@ -1,0 +1,92 @@
+"""Which model is served: the one asked for, else the registry's live one, else the starter.
+
+Where the registry decides, it is followed: once a second, without a call that fails. The new
+model is loaded and checked beside the old one, then new calls go to it, then the old one ends.
+"""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from services.inference.metrics import Metrics
+from services.inference.server import InferenceService, Serving
+from services.shared import model, registry
+from services.shared.errors import BadModel
+
+LOOK_SECONDS = 1.0  # polled, since network volumes do not tell of changes
+
+log = logging.getLogger(__name__)
+
+
+async def first_model(folder: Path | None, root: Path) -> model.Model:
+    """The model to begin with; builds the starter where there is none.
+
+    Raises:
+        BadModel: the folder asked for, or the registry's live model, is not usable.
+    """
+    if folder is not None:
+        return model.load(folder)
+    which = registry.live(root)
+    if which is None:
+        log.info("no model in %s yet: building the starter", root)
+        await _build_starter(root)
+        which = registry.live(root)
+    if which is None:
+        raise BadModel(f"There is no live model in {root}.", path=str(root))
+    return model.load(registry.folder(root, which))
+
+
+async def _build_starter(root: Path) -> None:
+    """In a process of its own: this one stays free of torch."""
+    arguments = ["-m", "services.shared.starter", str(root)]
+    builder = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=2)
+    try:
+        if await builder.wait():
+            raise BadModel(
+                "The starter could not be built. Is the extra there? pip install "
+                "'emojinet[trainer]'; or name a model's folder with --model.",
+                path=str(root),
+            )
+    finally:
+        if builder.returncode is None:
+            builder.kill()
+
+
+async def turn(service: InferenceService, serving: Serving, metrics: Metrics) -> None:
+    """Sends new calls to another model, and ends the present one when nobody waits for it."""
+    before, service.serving = service.serving, serving
+    metrics.show_model(serving.label, serving.gate.capacity)
+    if before is not None:
+        while before.in_flight:
+            await asyncio.sleep(0.01)
+        await before.gate.close()
+
+
+async def follow(
+    root: Path,
+    service: InferenceService,
+    start: Callable[[model.Model], Awaitable[Serving]],
+    metrics: Metrics,
+) -> None:
+    """Serves whatever becomes live; a model that cannot serve is refused, and the old goes on."""
+    refused: registry.Live | None = None
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        which: registry.Live | None = None
+        try:
+            which = await asyncio.to_thread(registry.live, root)
+            if which is None or which == refused or _serves(service, which):
+                continue
+            new = await asyncio.to_thread(model.load, registry.folder(root, which))
+            await turn(service, await start(new), metrics)
+            log.info("serving %s@%s", *which)
+        except BadModel as error:
+            log.error("the old model goes on: %s", error)
+            refused = which
+
+
+def _serves(service: InferenceService, which: registry.Live) -> bool:
+    serving = service.serving
+    return serving is not None and (serving.model.name, serving.model.version) == which

@@ -1,0 +1,57 @@
+"""The process that reads untrusted pictures: `python -m services.shared.decoder`.
+
+A pool of them stands in front of the crawler and of the inference server. Each may use so much
+memory and, for one picture, so much CPU; beyond that the kernel ends it, and another takes over.
+"""
+
+import os
+import resource
+import signal
+import struct
+from typing import Annotated
+
+import typer
+
+from services.shared import pixels
+from services.shared.errors import DecodeLimit
+from services.shared.worker import Handle, serve
+
+ASK = struct.Struct("<Id")  # edge of the square in pixels, its share of the shorter edge
+VIEW = struct.Struct("<4f")  # the square's left, top, right, bottom within the upright picture
+MEMORY_BYTES = 3 << 29  # 1.5 GiB of address space: a 64-megapixel picture in any mode fits
+CPU_SECONDS = 5
+NICENESS = 5  # the accelerator must never wait for a core that decodes ahead of it
+
+
+def handle(job: memoryview) -> bytes:
+    """The square that the model looks at, as RGB bytes behind where it was cut from."""
+    edge_px, fraction = ASK.unpack_from(job)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    limit = int(used.ru_utime + used.ru_stime) + 1 + CPU_SECONDS
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
+    try:
+        upright = pixels.decode(bytes(job[ASK.size :]), edge_px=round(edge_px / fraction))
+        view, box = pixels.crop(upright, size_px=edge_px, fraction=fraction)
+    except MemoryError:
+        raise DecodeLimit(
+            "The image needs more memory than an image of its kind should. Re-encode it."
+        ) from None
+    return VIEW.pack(*box) + view.tobytes()
+
+
+def prepare() -> tuple[bytes, Handle]:
+    """Sets the limits that hold for the life of the process."""
+    os.nice(NICENESS)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    return b"", handle
+
+
+def main(pipe: Annotated[int, typer.Option()]) -> None:
+    """Started by its pool, not by people."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the server drains first, then ends us
+    serve(pipe, prepare)
+
+
+if __name__ == "__main__":
+    typer.run(main)

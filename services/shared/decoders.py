@@ -1,0 +1,122 @@
+"""The decoders of one server: what they may be asked for, what it costs, and what is poison."""
+
+import asyncio
+import hashlib
+import time
+from collections import OrderedDict
+from typing import NamedTuple
+
+from services.shared import pixels
+from services.shared.decoder import ASK, CPU_SECONDS, VIEW
+from services.shared.errors import DecodeLimit, DecoderDied
+from services.shared.model import Preprocessing
+from services.shared.queue import Priority, Queue, QueueMetrics, Served, Work
+from services.shared.worker import Worker, WorkerDied
+
+# Measured on one core: a constant, the compressed bytes, and the pixels that the file claims.
+SECONDS = 0.0005
+SECONDS_PER_BYTE = 1 / 80e6
+SECONDS_PER_PIXEL = {"JPEG": 2e-9, "BMP": 6e-9, "GIF": 12e-9}
+SECONDS_PER_OTHER_PIXEL = 20e-9
+WALL_SECONDS = 4 * CPU_SECONDS  # a decoder is niced: on a busy machine its CPU seconds are long
+POISON_SECONDS = 600.0
+MAX_POISON = 4096
+
+
+class View(NamedTuple):
+    """The square of a picture that the model looks at."""
+
+    rgb: bytes
+    box: tuple[float, float, float, float]
+    """Its left, top, right and bottom as fractions of the upright picture."""
+    served: Served
+
+
+class Decoders:
+    """A pool of decoder processes, and the line in front of it."""
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self._workers: list[Worker] = []
+        self._poison: OrderedDict[bytes, float] = OrderedDict()  # digest -> forgotten when
+
+    async def start(self) -> "Decoders":
+        """Starts the processes."""
+        self._workers = await asyncio.gather(*(self._start() for _ in range(self._slots)))
+        return self
+
+    def open(self, metrics: QueueMetrics) -> None:
+        """Lets them pull from the line."""
+        self.queue = Queue(
+            "decode",
+            self._start,
+            slots=self._slots,
+            metrics=metrics,
+            limit=lambda expected: WALL_SECONDS,
+        )
+        self.queue.open(self._workers)
+
+    async def close(self) -> None:
+        """Lets running work finish and ends the processes."""
+        await self.queue.close()
+
+    def check(self, content: bytes) -> float:
+        """The seconds that decoding should take, judged by the first 64 KiB alone.
+
+        Raises:
+            ImageError: it is no picture that may be decoded, or was poison a short while ago.
+        """
+        found = pixels.admit(content)
+        claimed = found.width * found.height or pixels.MAX_PIXELS
+        each = SECONDS_PER_PIXEL.get(found.format, SECONDS_PER_OTHER_PIXEL)
+        if self._poison and self._poison.get(_digest(content), 0.0) > time.monotonic():
+            raise poisonous()
+        return SECONDS + len(content) * SECONDS_PER_BYTE + claimed * each
+
+    async def view(
+        self,
+        content: bytes,
+        *,
+        cost_seconds: float,
+        preprocessing: Preprocessing,
+        priority: Priority,
+        deadline: float,
+    ) -> View:
+        """The square of the picture that a model with this preprocessing looks at.
+
+        Raises:
+            ImageError: the picture is broken, or too much for a decoder.
+            Overloaded: its turn came too late.
+        """
+        ask = ASK.pack(preprocessing.size_px, preprocessing.crop)
+        work = Work(
+            parts=[ask, content], cost_seconds=cost_seconds, deadline=deadline, priority=priority
+        )
+        try:
+            served = await self.queue.run(work)
+        except WorkerDied as death:
+            self._remember(content)
+            if death.over_limit:
+                raise poisonous() from None
+            raise DecoderDied("The decoder died of this image, twice. Try again.") from None
+        return View(served.reply[VIEW.size :], VIEW.unpack_from(served.reply), served)
+
+    def _remember(self, content: bytes) -> None:
+        self._poison[_digest(content)] = time.monotonic() + POISON_SECONDS
+        if len(self._poison) > MAX_POISON:
+            self._poison.popitem(last=False)
+
+    def _start(self) -> "asyncio.Future[Worker]":
+        return asyncio.ensure_future(Worker("services.shared.decoder", []).start())
+
+
+def poisonous() -> DecodeLimit:
+    """The refusal of a picture that has cost, or would cost, a decoder its life."""
+    return DecodeLimit(
+        f"Decoding the image takes more than {CPU_SECONDS} s or more memory than an image of its "
+        "kind should. Re-encode it, or send it smaller."
+    )
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()

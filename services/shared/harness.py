@@ -1,0 +1,209 @@
+"""What every service does the same way: ports, health, metrics, logs, errors, and a clean end."""
+
+import asyncio
+import contextlib
+import logging
+import random
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    disable_created_metrics,
+    start_http_server,
+)
+from pythonjsonlogger.json import JsonFormatter
+
+from services.shared import errors
+from services.shared.queue import internal
+
+MAX_MESSAGE_BYTES = 16 << 20
+READY, LIVE = "ready", "live"
+CONNECTION_AGE_MS = 20_000  # so that clients find replicas that are new
+Handler = Callable[[Any, "grpc.aio.ServicerContext[Any, Any]"], Any]
+
+
+def log_as_json() -> None:
+    """One JSON object a line on stderr; control characters are escaped, so a line is a record."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        JsonFormatter(
+            "{asctime}{levelname}{name}{message}",
+            style="{",
+            rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
+        )
+    )
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+def fail(message: str) -> NoReturn:
+    """Ends a program that cannot start: one line that says why, exit code 1."""
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(1)
+
+
+def new_server(interceptor: "Boundary") -> "grpc.aio.Server":
+    """A server with our limits, not yet bound to a port."""
+    age = round(CONNECTION_AGE_MS * random.uniform(0.9, 1.1))
+    return grpc.aio.server(
+        interceptors=[interceptor],
+        options=[
+            # Without this a second server binds the same port silently and takes half the calls.
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_concurrent_streams", 1024),
+            ("grpc.max_connection_age_ms", age),
+            ("grpc.max_connection_age_grace_ms", 60_000),
+            # Half-open peers are found within a minute; ours ping every ten seconds at most.
+            ("grpc.keepalive_time_ms", 30_000),
+            ("grpc.keepalive_timeout_ms", 20_000),
+            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ],
+    )
+
+
+def bind(server: "grpc.aio.Server", host: str, port: int) -> int:
+    """The port that was bound, chosen by the kernel for 0; ends the program when it is taken."""
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        return server.add_insecure_port(address)
+    except RuntimeError:
+        fail(f"cannot listen on {address}: is it in use? Choose another --host or --port")
+
+
+def serve_metrics(host: str, port: int, registry: CollectorRegistry) -> int:
+    """Starts the metrics page and returns its port; ends the program when the port is taken."""
+    disable_created_metrics()  # one series more for each series, which nobody reads
+    try:
+        server, _ = start_http_server(port, host, registry)
+    except OSError as error:
+        why = error.strerror
+        fail(f"cannot serve metrics on {host}:{port}: {why}. Choose another --metrics-port")
+    return int(server.server_port)
+
+
+class Health:
+    """`grpc.health.v1`: whether to send work here (ready), and whether the loop runs (live)."""
+
+    def __init__(self, service: str) -> None:
+        self._servicer = HealthServicer()
+        self._ready_names = ("", service, READY)
+
+    def add_to(self, server: "grpc.aio.Server") -> None:
+        """Serves Check and Watch."""
+        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
+
+    def alone(self, host: str, port: int) -> "grpc.aio.Server":
+        """A server on one more port, bound and not yet started, that answers health and no more."""
+        server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        bind(server, host, port)
+        self.add_to(server)
+        return server
+
+    async def start(self) -> None:
+        """Live, and not ready yet."""
+        await self._servicer.set(LIVE, health_pb2.HealthCheckResponse.SERVING)
+        await self.set_ready(False)
+
+    async def set_ready(self, ready: bool) -> None:
+        """Tells balancers and watchers."""
+        status = health_pb2.HealthCheckResponse
+        for name in self._ready_names:
+            await self._servicer.set(name, status.SERVING if ready else status.NOT_SERVING)
+
+
+class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+    """Turns every failure into a status that may leave the house, and counts every call.
+
+    What nobody foresaw is logged under an id, and the caller gets INTERNAL with that id: grpcio
+    would send the text of the exception, with whatever paths and secrets it holds.
+    """
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self._requests: Counter | None = None
+
+    def count_in(self, registry: CollectorRegistry, methods: list[str]) -> None:
+        """Counts from now on, in series that start at zero."""
+        self._requests = Counter(
+            "emojinet_requests_total", "Calls by outcome.", ["method", "code"], registry=registry
+        )
+        for method in methods:
+            for code in ("OK", "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"):
+                self._requests.labels(method, code)
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Wraps the handlers of our own services; health and reflection are left alone."""
+        handler = await continuation(details)
+        if handler is None or not details.method.startswith("/emojinet."):
+            return handler
+        method = details.method.rsplit("/", 1)[1]
+        if handler.unary_unary:
+            return handler._replace(unary_unary=self._unary(method, handler.unary_unary))
+        if handler.stream_stream:
+            return handler._replace(stream_stream=self._stream(method, handler.stream_stream))
+        if handler.unary_stream:
+            return handler._replace(unary_stream=self._stream(method, handler.unary_stream))
+        return handler
+
+    def _unary(self, method: str, handler: Handler) -> Handler:
+        async def bounded(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
+            async with self._boundary(method, context):
+                return await handler(request, context)
+
+        return bounded
+
+    def _stream(self, method: str, handler: Handler) -> Handler:
+        async def bounded(
+            request: Any, context: "grpc.aio.ServicerContext[Any, Any]"
+        ) -> AsyncIterator[Any]:
+            async with self._boundary(method, context):
+                async for response in handler(request, context):
+                    yield response
+
+        return bounded
+
+    @contextlib.asynccontextmanager
+    async def _boundary(
+        self, method: str, context: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> AsyncIterator[None]:
+        code = grpc.StatusCode.OK
+        self.in_flight += 1
+        try:
+            yield
+        except asyncio.CancelledError:
+            late = (context.time_remaining() or 1.0) <= 0
+            code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
+            raise
+        except errors.EmojinetError as error:
+            code = error.code
+            await errors.abort(context, error)
+        except Exception as error:
+            code = grpc.StatusCode.INTERNAL
+            await errors.abort(context, internal(error))
+        finally:
+            self.in_flight -= 1
+            if self._requests is not None:
+                self._requests.labels(method, code.name).inc()
+
+
+async def stop_signal() -> None:
+    """Returns at the first SIGTERM or SIGINT; a second one ends the process at once."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_DFL)

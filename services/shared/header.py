@@ -1,0 +1,217 @@
+"""Kind and size of an image, read from untrusted bytes inside the server's own process.
+
+Admission must know what an image will cost before anything decodes it. So nothing here
+decompresses or allocates, and no loop follows more than MAX_HOPS links: at most 64 KiB are looked
+at, wherever in the file they lie. (The first 64 KiB alone would miss the size of TIFFs, whose
+directory often comes last, and of JPEGs with a large colour profile.)
+"""
+
+import struct
+from collections.abc import Callable
+from typing import NamedTuple
+
+MAX_HOPS = 256  # segments, tags or boxes; honest files have a few dozen
+
+# Ours first, as Pillow names them; then what people send by mistake, to be told apart by name.
+MAGICS = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"II+\0", "TIFF"),
+    (b"MM\0+", "TIFF"),
+    (b"BM", "BMP"),
+    (b"%PDF-", "PDF"),
+    (b"%!PS", "PostScript"),
+    (b"PK\x03\x04", "ZIP"),
+    (b"\x1f\x8b", "gzip"),
+    (b"8BPS", "Photoshop"),
+    (b"\0\0\1\0", "ICO"),
+    (b"\xff\x0a", "JPEG XL"),
+    (b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (b"\x1aE\xdf\xa3", "Matroska"),
+    (b"OggS", "Ogg"),
+)
+TEXTS = ((b"<svg", "SVG"), (b"<!doctype html", "HTML"), (b"<html", "HTML"), (b"<?xml", "XML"))
+BRANDS = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys(
+    (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), "HEIF"
+)
+
+START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
+STANDALONE = frozenset(range(0xD0, 0xD8)) | {0x01}
+START_OF_SCAN, END_OF_IMAGE, PADDING = 0xDA, 0xD9, 0xFF
+
+TIFF_WIDTH, TIFF_HEIGHT = 256, 257
+TIFF_INTEGERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
+
+
+class Header(NamedTuple):
+    """What a file says of itself; nobody has checked it."""
+
+    format: str
+    width: int
+    """As stored: the file's orientation may still turn it."""
+    height: int
+    progressive: bool = False
+    """A JPEG in several passes over the whole picture, which costs more time and memory."""
+
+
+def sniff(content: bytes) -> str:
+    """The kind of file by its first bytes, decodable here or not; empty when unknown.
+
+    >>> sniff(b"GIF89a..."), sniff(b"%PDF-1.7"), sniff(b"hello")
+    ('GIF', 'PDF', '')
+    """
+    for magic, name in MAGICS:
+        if content.startswith(magic):
+            return name
+    if content.startswith(b"RIFF"):
+        return "WEBP" if content[8:12] == b"WEBP" else "RIFF"
+    if content[4:8] == b"ftyp":
+        return _brand(content)
+    text = content[:256].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    name = next((name for magic, name in TEXTS if text.startswith(magic)), "")
+    return "SVG" if name == "XML" and b"<svg" in text else name
+
+
+def read(content: bytes) -> Header | None:
+    """The header, or None where it is unknown: assume the worst then. Never raises.
+
+    >>> read(b"GIF89a" + bytes([64, 1, 240, 0]))
+    Header(format='GIF', width=320, height=240, progressive=False)
+    """
+    kind = sniff(content)
+    reader = READERS.get(kind)
+    if reader is None:
+        return None
+    try:
+        header = reader(content)
+    except (struct.error, OverflowError):  # it ends early, or points behind its end
+        return None
+    return header if header is not None and header.width > 0 < header.height else None
+
+
+def _brand(content: bytes) -> str:
+    """Which of the many kinds of file with `ftyp` boxes: the first brand that we know."""
+    end = min(int.from_bytes(content[:4], "big"), 16 + 4 * 16)
+    brands = [content[8:12], *(content[at : at + 4] for at in range(16, end, 4))]
+    if brands[0] in (b"mif1", b"msf1") and b"avif" in brands:
+        return "AVIF"  # the major brand says only "an image"
+    return next((BRANDS[brand] for brand in brands if brand in BRANDS), "MP4")
+
+
+def _jpeg(content: bytes) -> Header | None:
+    at = 2
+    for _ in range(MAX_HOPS):
+        prefix, marker, length = struct.unpack_from(">BBH", content, at)
+        if prefix != PADDING or marker in (START_OF_SCAN, END_OF_IMAGE):
+            return None
+        if marker in START_OF_FRAME:
+            height, width = struct.unpack_from(">HH", content, at + 5)
+            return Header("JPEG", width, height, marker in PROGRESSIVE)
+        if marker == PADDING:
+            at += 1
+        else:
+            at += 2 if marker in STANDALONE else 2 + length
+    return None
+
+
+def _png(content: bytes) -> Header | None:
+    if content[12:16] != b"IHDR":
+        return None
+    return Header("PNG", *struct.unpack_from(">II", content, 16))
+
+
+def _webp(content: bytes) -> Header | None:
+    chunk = content[12:16]
+    if chunk == b"VP8X":
+        wide, low, tall, high = struct.unpack_from("<HBHB", content, 24)
+        return Header("WEBP", (wide | low << 16) + 1, (tall | high << 16) + 1)
+    if chunk == b"VP8L":
+        (bits,) = struct.unpack_from("<I", content, 21)
+        return Header("WEBP", (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
+    if chunk == b"VP8 ":
+        width, height = struct.unpack_from("<HH", content, 26)
+        return Header("WEBP", width & 0x3FFF, height & 0x3FFF)
+    return None
+
+
+def _gif(content: bytes) -> Header | None:
+    return Header("GIF", *struct.unpack_from("<HH", content, 6))
+
+
+def _bmp(content: bytes) -> Header | None:
+    (header_bytes,) = struct.unpack_from("<I", content, 14)
+    width, height = struct.unpack_from("<HH" if header_bytes == 12 else "<ii", content, 18)
+    return Header("BMP", width, abs(height))  # negative: rows from the top down
+
+
+def _tiff(content: bytes) -> Header | None:
+    order = "<" if content.startswith(b"II") else ">"
+    if b"+" in content[2:4]:  # BigTIFF
+        start, count, entry, entry_bytes = 8, "Q", "HHQ", 20
+    else:
+        start, count, entry, entry_bytes = 4, "H", "HHI", 12
+    (at,) = struct.unpack_from(order + ("Q" if count == "Q" else "I"), content, start)
+    (entries,) = struct.unpack_from(order + count, content, at)
+    at += struct.calcsize(order + count)
+    size = {TIFF_WIDTH: 0, TIFF_HEIGHT: 0}
+    for _ in range(min(entries, MAX_HOPS)):
+        tag, kind, _length = struct.unpack_from(order + entry, content, at)
+        if tag in size and kind in TIFF_INTEGERS:
+            value_at = at + struct.calcsize(order + entry)
+            (size[tag],) = struct.unpack_from(order + TIFF_INTEGERS[kind], content, value_at)
+        at += entry_bytes
+    return Header("TIFF", size[TIFF_WIDTH], size[TIFF_HEIGHT])
+
+
+def _isobmff(content: bytes) -> Header | None:
+    """The largest of the sizes it lists: others are thumbnails, tiles and alpha planes."""
+    inside = (0, len(content))
+    for kind, version_bytes in ((b"meta", 4), (b"iprp", 0), (b"ipco", 0)):
+        found = [body for name, *body in _boxes(content, *inside) if name == kind][:1]
+        if not found:
+            return None
+        inside = (found[0][0] + version_bytes, found[0][1])
+    sizes = [
+        struct.unpack_from(">II", content, start + 4)
+        for name, start, _ in _boxes(content, *inside)
+        if name == b"ispe"
+    ]
+    width, height = max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
+    return Header(sniff(content), width, height)
+
+
+def _boxes(content: bytes, at: int, end: int) -> list[tuple[bytes, int, int]]:
+    """Kind, start and end of the contents of each box between `at` and `end`."""
+    boxes: list[tuple[bytes, int, int]] = []
+    while at + 8 <= end and len(boxes) < MAX_HOPS:
+        size, kind = struct.unpack_from(">I4s", content, at)
+        body = at + 8
+        if size == 1:  # too large for four bytes
+            (size,) = struct.unpack_from(">Q", content, body)
+            body += 8
+        elif size == 0:  # up to the end
+            size = end - at
+        if size < body - at:
+            break
+        boxes.append((kind, body, min(at + size, end)))
+        at += size
+    return boxes
+
+
+READERS: dict[str, Callable[[bytes], Header | None]] = {
+    "JPEG": _jpeg,
+    "PNG": _png,
+    "WEBP": _webp,
+    "GIF": _gif,
+    "BMP": _bmp,
+    "TIFF": _tiff,
+    "AVIF": _isobmff,
+    "HEIF": _isobmff,
+}

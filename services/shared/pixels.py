@@ -1,0 +1,404 @@
+"""The one way from an encoded image to pixels, for crawler, trainer and inference alike.
+
+A model must see in service what it saw in training, so whoever decodes does it here; datasets and
+models store VERSION. What arrives is untrusted. Its limits are checked before anything is decoded,
+yet a decoder may still hang, crash or exhaust memory: call this in a worker process that can be
+killed, one image at a time.
+"""
+
+# H W pixels, 3 RGB
+
+import contextlib
+import importlib
+import math
+import re
+import warnings
+from collections.abc import Iterator
+from functools import lru_cache
+from io import BytesIO
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+
+# Named here, the plugins are registered; Image.open would else load all fifty of them.
+from PIL import (
+    AvifImagePlugin,
+    Image,
+    ImageCms,
+    TiffImagePlugin,  # noqa: F401
+    WebPImagePlugin,  # noqa: F401
+)
+
+from services.shared import errors, header
+
+VERSION = 1  # of the way itself: raise it when the pixels of any image change
+FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+MAX_BYTES = 10 * 2**20
+MAX_PIXELS = 64_000_000
+MAX_SCANS = 100  # libjpeg-turbo's own fuzzers stop here; an honest progressive JPEG has about ten
+MAX_PROFILE_BYTES = 4 * 2**20  # the largest profiles of printing presses have 3 MiB
+MAX_JPEG_EDGE_PX = 65_500
+BACKDROP = (255, 255, 255)  # behind whatever is transparent
+WHITES = (1.0, 255.0, 65535.0)
+
+with contextlib.suppress(ImportError):
+    importlib.import_module("pillow_heif").register_heif_opener(thumbnails=False)
+    FORMATS += ("HEIF",)  # the extra is installed
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # workers share the cores, and each thread takes memory
+
+JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")
+PNG_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
+SCALES = (8, 4, 2)  # those that libjpeg-turbo is fast at
+STRIP_PX = 2**20
+ORIENTATION, BITS_PER_SAMPLE = 0x0112, 0x0102
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+QUARTER_TURNS = {TURNS[5], TURNS[6], TURNS[7], TURNS[8]}
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class Picture(NamedTuple):
+    """A decoded image, and how large it was before it was scaled."""
+
+    pixels_HW3: Pixels
+    width: int
+    """Of the upright original."""
+    height: int
+
+
+class Box(NamedTuple):
+    """The edges of a part of an image, as fractions of its width and height from the top left."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+def decode(content: bytes, *, edge_px: int = 256) -> Pixels:
+    """The image as (H, W, 3) RGB: upright, in sRGB, over white where it is transparent.
+
+    A JPEG is scaled while it is decoded, by the smallest of 1/1, 1/2, 1/4 and 1/8 whose shorter
+    edge stays at least `edge_px`. Of an animation, the first frame counts. Broken metadata never
+    fails an image; one that is cut short does, since nobody should learn from half a picture.
+
+    Raises:
+        ImageError: one of its kinds, with a message for whoever sent the image.
+    """
+    return picture(content, edge_px=edge_px).pixels_HW3
+
+
+def picture(content: bytes, *, edge_px: int = 256) -> Picture:
+    """As `decode`, with the size of the original."""
+    kind = admit(content).format
+    with _failures_named(kind):
+        image = _opened(content, kind)
+        turn, profile = _turn(image), image.info.get("icc_profile")
+        width, height = image.size[::-1] if turn in QUARTER_TURNS else image.size
+        if kind == "JPEG":
+            pixels_HW3 = _decoded_jpeg(image, content, edge_px)
+            if pixels_HW3 is not None:
+                if turn is None and profile is None:  # nearly always
+                    return Picture(pixels_HW3, width, height)
+                image = Image.fromarray(pixels_HW3)
+        image = _in_srgb(_opaque(_in_eight_bits(image)), profile)
+        if turn is not None:
+            image = image.transpose(turn)
+        return Picture(_array(image), width, height)
+
+
+def crop(pixels_HW3: Pixels, *, size_px: int = 224, fraction: float = 0.875) -> tuple[Pixels, Box]:
+    """The centre as (size_px, size_px, 3), and which part of the image it shows.
+
+    Equals resizing the shorter edge to `size_px / fraction` and cutting out the middle, as
+    torchvision does it (bicubic, antialiased), but computes only the middle.
+    """
+    height, width = pixels_HW3.shape[:2]
+    edge_px = round(size_px / fraction)
+    shorter = min(width, height)
+    left, right = _middle(edge_px * width // shorter, size_px)
+    top, bottom = _middle(edge_px * height // shorter, size_px)
+    box = Box(left, top, right, bottom)
+    first_x, end_x = _window(left * width, right * width, size_px, width)
+    first_y, end_y = _window(top * height, bottom * height, size_px, height)
+    window = Image.fromarray(pixels_HW3[first_y:end_y, first_x:end_x])
+    edges = (
+        left * width - first_x,
+        top * height - first_y,
+        min(right * width - first_x, window.width),
+        min(bottom * height - first_y, window.height),
+    )
+    image = window.resize((size_px, size_px), Image.Resampling.BICUBIC, box=edges)
+    return np.array(image), box
+
+
+def prescale(content: bytes, *, edge_px: int = 256, quality: int = 90) -> bytes:
+    """The image as JPEG with a shorter edge of at most `edge_px`, upright, in sRGB, no metadata.
+
+    Scaled as `crop` scales, so that a model sees in it what it would see in the original. What a
+    JPEG cannot hold of a strip more than 65,500 pixels long is cut off at both ends.
+    """
+    pixels_HW3 = decode(content, edge_px=edge_px)
+    height, width = pixels_HW3.shape[:2]
+    shorter = min(width, height)
+    if shorter > edge_px:
+        size = (edge_px * width // shorter, edge_px * height // shorter)
+        pixels_HW3 = np.array(Image.fromarray(pixels_HW3).resize(size, Image.Resampling.BICUBIC))
+    left, top = (max(0, (edge - MAX_JPEG_EDGE_PX) // 2) for edge in pixels_HW3.shape[1::-1])
+    pixels_HW3 = pixels_HW3[top : top + MAX_JPEG_EDGE_PX, left : left + MAX_JPEG_EDGE_PX]
+    encoded: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels_HW3), quality=quality)
+    return encoded
+
+
+def admit(content: bytes) -> header.Header:
+    """What the first bytes say of an image that may be decoded; a size of 0 is unknown.
+
+    Cheap enough for a server's own process.
+
+    Raises:
+        ImageError: it is none of ours, or goes over a limit.
+    """
+    if not content:
+        raise errors.EmptyImage("The image has no bytes; send a whole file.")
+    if len(content) > MAX_BYTES:
+        raise errors.ImageTooLarge(
+            f"The image has {len(content):,} bytes; at most {MAX_BYTES:,} are allowed.",
+            limit=str(MAX_BYTES),
+            bytes=str(len(content)),
+        )
+    kind = header.sniff(content)
+    if kind not in FORMATS:
+        raise _not_ours(kind)
+    found = header.read(content) or header.Header(kind, 0, 0)
+    _check_size(found.width, found.height)
+    if kind == "JPEG" and _has_too_many_scans(content):
+        raise errors.DecodeLimit(
+            f"The JPEG has more than {MAX_SCANS} scans; save it as a baseline JPEG."
+        )
+    return found
+
+
+def _not_ours(kind: str) -> errors.ImageError:
+    wanted = ", ".join(FORMATS[:-1]) + " or " + FORMATS[-1]
+    if kind:
+        return errors.UnsupportedFormat(f"This is a {kind} file; send {wanted}.", format=kind)
+    return errors.UndecodableImage(
+        f"These bytes are no image known here; send {wanted}.", format=""
+    )
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise errors.ImageTooLarge(
+            f"The image has {width} x {height} pixels; at most {MAX_PIXELS:,} are allowed.",
+            limit=str(MAX_PIXELS),
+            pixels=str(width * height),
+        )
+
+
+def _has_too_many_scans(content: bytes) -> bool:
+    """Whether a JPEG goes over the picture more often than any honest one.
+
+    Each scan may cost as much as the whole picture and takes ten bytes: 2 MB can keep a decoder
+    busy for minutes. In compressed data 0xff is followed by a zero, so counting marks is enough
+    unless thumbnails in the metadata have some, too.
+    """
+    if content.count(b"\xff\xda") <= MAX_SCANS:
+        return False
+    at, scans = 2, 0
+    while (match := JPEG_MARKER.search(content, at)) and scans <= MAX_SCANS:
+        marker, at = match[1], match.end()
+        if marker == b"\xd9":
+            break
+        scans += marker == b"\xda"
+        at += int.from_bytes(content[at : at + 2], "big")
+    return scans > MAX_SCANS
+
+
+@contextlib.contextmanager
+def _failures_named(kind: str) -> Iterator[None]:
+    """Turns whatever a decoder raises into an error for whoever sent the image."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MAX_PIXELS // 2  # it refuses twice that
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except errors.ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise errors.ImageTooLarge(
+            f"The image has more than {MAX_PIXELS:,} pixels; send a smaller one.",
+            limit=str(MAX_PIXELS),
+        ) from error
+    except Exception as error:  # decoders raise any type
+        if isinstance(error, MemoryError) or "memory" in str(error).lower():
+            raise errors.DecodeLimit(
+                f"Decoding the {kind} took more memory than an image may; send a smaller one."
+            ) from error
+        raise errors.UndecodableImage(
+            f"The {kind} is broken or cut short{_cause(error)}; send it whole.", format=kind
+        ) from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def _cause(error: Exception) -> str:
+    """What the decoder said, unless it speaks of addresses, paths or Python."""
+    text = str(error)
+    return f" ({text})" if re.fullmatch(r"[\w ,.:'()-]{1,100}", text) else ""
+
+
+def _opened(content: bytes, kind: str) -> Image.Image:
+    """The image with its pixels, except those of a JPEG."""
+    try:
+        return _loaded(content, kind)
+    except (errors.ImageError, MemoryError):
+        raise
+    except Exception:
+        bare = _without_metadata(content, kind)
+        if bare == content:
+            raise
+        return _loaded(bare, kind)
+
+
+def _loaded(content: bytes, kind: str) -> Image.Image:
+    image = Image.open(BytesIO(content), formats=(kind,))
+    _check_size(*image.size)  # again: the header may have been unknown, or say two things
+    if kind != "JPEG":
+        image.load()
+    return image
+
+
+def _without_metadata(content: bytes, kind: str) -> bytes:
+    """The file without the parts that may hold bombs or garbage and do not change its pixels."""
+    if kind == "AVIF":
+        return content.replace(b"Exif", b"none")
+    if kind != "PNG":
+        return content
+    bare, at = [content[:8]], 8
+    while at < len(content):
+        end = at + 12 + int.from_bytes(content[at : at + 4], "big")
+        if content[at + 4 : at + 8] in PNG_PIXELS:
+            bare.append(content[at:end])
+        at = end
+    return b"".join(bare)
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What makes the image upright; nothing where its metadata is absent or broken."""
+    try:
+        return TURNS.get(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # Pillow's readers of metadata raise any type
+        return None
+
+
+def _decoded_jpeg(image: Image.Image, content: bytes, edge_px: int) -> Pixels | None:
+    """The pixels of a usual JPEG; None for others, which Pillow is then set to scale.
+
+    simplejpeg is the faster of the two, but knows neither inks nor which errors are harmless.
+    """
+    width, height = image.size
+    scale = next((s for s in SCALES if -(-min(width, height) // s) >= edge_px), 1)
+    if image.mode == "RGB":
+        try:
+            least = {"min_width": -(-width // scale), "min_height": -(-height // scale)}
+            pixels_HW3: Pixels = simplejpeg.decode_jpeg(content, **least)
+            return pixels_HW3
+        except ValueError as error:
+            if "premature end of data" in str(error):  # which Pillow would fill with grey
+                raise
+    image.draft(None, (width // scale, height // scale))
+    return None
+
+
+def _in_eight_bits(image: Image.Image) -> Image.Image:
+    """Deeper greys, scaled; Pillow's own conversion would clip them to white."""
+    if image.mode.startswith("I;16"):
+        bits = max(getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (16,)))
+        black, white, image = 0.0, 2.0**bits - 1, image.convert("I")
+    elif image.mode in ("I", "F"):
+        black, white = _black_and_white(*image.getextrema())
+    else:
+        return image
+    scale = 255 / (white - black)
+    return image.point(lambda value: value * scale + (0.5 - black * scale)).convert("L")
+
+
+def _black_and_white(low: float, high: float) -> tuple[float, float]:
+    """The range of numbers that do not say theirs: the least usual one that holds them all.
+
+    >>> _black_and_white(0.1, 0.9), _black_and_white(0, 4000), _black_and_white(-5, 1e6)
+    ((0.0, 1.0), (0.0, 65535.0), (-5, 1000000.0))
+    """
+    if low < 0 or not high <= WHITES[-1]:
+        return (low, high) if -math.inf < low < high < math.inf else (0.0, 1.0)
+    return 0.0, next(white for white in WHITES if high <= white)
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image
+    image = image.convert("RGBA")
+    backdrop = Image.new("RGB", image.size, BACKDROP)
+    backdrop.paste(image, mask=image)
+    return backdrop
+
+
+def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    if profile is not None and len(profile) <= MAX_PROFILE_BYTES:
+        if image.mode not in ("RGB", "L", "CMYK"):
+            image = image.convert("RGB")
+        conversion = _conversion(profile, image.mode)
+        if conversion is not None:
+            return conversion.apply(image)
+    return image.convert("RGB")
+
+
+@lru_cache(maxsize=8)  # most pictures with a profile have one of very few
+def _conversion(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """The way from a colour profile to sRGB; None if it leads nowhere, or back to the start."""
+    try:
+        source = ImageCms.ImageCmsProfile(BytesIO(profile))
+        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
+    except (ImageCms.PyCMSError, OSError):  # broken, or for other channels than these
+        return None
+    levels = np.linspace(0, 255, 9).astype(np.uint8)
+    colours = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(27, 27, 3)
+    sample = Image.fromarray(colours).convert(mode)
+    moved = np.asarray(transform.apply(sample), np.int16) - np.asarray(sample.convert("RGB"))
+    return transform if abs(moved).max() > 2 else None  # there are dozens of profiles for sRGB
+
+
+def _array(image: Image.Image) -> Pixels:
+    """The pixels as a writable array, in strips: at once, Pillow needs three times the memory."""
+    pixels_HW3 = np.empty((image.height, image.width, 3), np.uint8)
+    rows = max(1, STRIP_PX // image.width)
+    for top in range(0, image.height, rows):
+        end = min(top + rows, image.height)
+        pixels_HW3[top:end] = np.asarray(image.crop((0, top, image.width, end)))
+    return pixels_HW3
+
+
+def _middle(edge_px: int, size_px: int) -> tuple[float, float]:
+    """Where `size_px` in the middle of an edge begin and end, as fractions of it."""
+    first = round((edge_px - size_px) / 2)
+    return first / edge_px, (first + size_px) / edge_px
+
+
+def _window(start: float, stop: float, size_px: int, limit: int) -> tuple[int, int]:
+    """The pixels that the bicubic filter looks at to make `size_px` from `start` to `stop`.
+
+    Small windows also keep Pillow exact: it takes a box in 32-bit floats.
+    """
+    margin = 2 * max(1.0, (stop - start) / size_px) + 1
+    return max(0, math.floor(start - margin)), min(limit, math.ceil(stop + margin))

