@@ -56,3 +56,11 @@ def main() -> None:
         signal(SIGINT, SIG_DFL)
         raise_signal(SIGINT)
     sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()
+
+
+if __name__ == "__main__":
+    main()

@@ -51,7 +51,7 @@ class Client:
     def __init__(self, server: str = DEFAULT_SERVER) -> None:
         self._server = server
         self._channel = grpc.insecure_channel(server, options=channel_options())
-        stub = rpc.InferenceServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        stub = rpc.InferenceServiceStub(self._channel)
         self._suggest: Callable[..., pb.SuggestResponse] = stub.Suggest
         self._served_model: Callable[..., pb.GetServedModelResponse] = stub.GetServedModel
 
@@ -100,7 +100,7 @@ class AsyncClient:
     def __init__(self, server: str = DEFAULT_SERVER) -> None:
         self._server = server
         self._channel = grpc.aio.insecure_channel(server, options=channel_options())
-        stub = rpc.InferenceServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        stub = rpc.InferenceServiceStub(self._channel)
         self._suggest: Callable[..., Awaitable[pb.SuggestResponse]] = stub.Suggest
         self._served_model: Callable[..., Awaitable[pb.GetServedModelResponse]]
         self._served_model = stub.GetServedModel
@@ -164,6 +164,14 @@ def channel_options() -> list[tuple[str, int | str]]:
     ]
 
 
+def unreachable(server: str) -> ServerUnreachable:
+    """Says how to start a server."""
+    return ServerUnreachable(
+        f"no EmojiNet server answers at {server}: start one with "
+        "`python -m services.inference`, or do without by `emojinet suggest --local`"
+    )
+
+
 def from_rpc(failure: grpc.RpcError, server: str) -> EmojinetError:
     """What grpcio raised, as our own type; without a reason that we know, it keeps its code."""
     call = cast(grpc.Call, failure)  # which it is, or in grpc.aio has the methods of
@@ -175,11 +183,7 @@ def from_rpc(failure: grpc.RpcError, server: str) -> EmojinetError:
     except (ValueError, OverflowError, DecodeError):
         pass  # details that are not those of this call, or nonsense: go by its code
     if call.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNIMPLEMENTED):
-        return ServerUnreachable(
-            f"no EmojiNet server answers at {server}: start one with "
-            "`python -m services.inference`, or do without by `emojinet suggest --local`",
-            details=call.details() or "",
-        )
+        return unreachable(server)
     error = EmojinetError(call.details() or "no details")
     error.code, error.reason = call.code(), reasons.ERROR_REASON_UNSPECIFIED
     return error

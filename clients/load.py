@@ -8,39 +8,38 @@ requests are serialised beforehand, and answers are only looked into when all is
 """
 
 import asyncio
-import gc
-import importlib.util
-import json
 import random
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AsyncExitStack, ExitStack
 from enum import StrEnum
+from functools import partial
+from itertools import cycle
+from json import dumps
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, TextIO
 
 import grpc
 import typer
-from google.protobuf.message import DecodeError
 from rich.console import Console
 
 from clients import arrivals, options, pictures
-from clients.client import DEFAULT_SERVER, from_rpc, suggest_request
+from clients.arrivals import constant, poisson
+from clients.client import DEFAULT_SERVER, from_rpc, suggest_request, unreachable
 from clients.report import Kind, Outcome, Report
+from emojinet.v1 import error_reason_pb2 as reasons
 from emojinet.v1 import inference_service_pb2 as pb
-from services.shared import errors
-from services.shared.errors import ServerUnreachable
+from services.shared import errors, photographs
+from services.shared.errors import EmojinetError
 
+_Send = Callable[..., "grpc.aio.UnaryUnaryCall[bytes, bytes]"]
 METHOD = "/emojinet.v1.InferenceService/Suggest"
 DEADLINE_SECONDS = 1.0
+DEFAULT_RATE = 10.0
 CONNECT_SECONDS = 5.0
+MAX_REQUEST_BYTES = 16 * 1024 * 1024
 MIXES = 64  # different requests with several images
-# Photographs that packages of ours happen to ship, for who names none.
-SHIPPED = {
-    "sklearn": ("datasets/images/china.jpg", "datasets/images/flower.jpg"),
-    "matplotlib": ("mpl-data/sample_data/grace_hopper.jpg",),
-}
 
 
 class Call(NamedTuple):
@@ -58,7 +57,7 @@ class _Answer(NamedTuple):
     call: Call
     lag: float
     latency: float
-    outcome: bytes | grpc.aio.AioRpcError | Kind
+    came: bytes | grpc.aio.AioRpcError | Kind
 
 
 def requests(
@@ -109,7 +108,7 @@ async def run(server: str, calls: Iterable[Call], *, connections: int = 4) -> Re
         except TimeoutError:
             raise unreachable(server) from None
         cpu, wall = time.process_time(), time.perf_counter()
-        answers = await _answers(list(calls), [c.unary_unary(METHOD) for c in channels])
+        answers = await _answers(list(calls), [c.unary_unary(METHOD, None, None) for c in channels])
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     return Report(map(_outcome, answers), cpu, wall)
 
@@ -181,8 +180,8 @@ class Process(StrEnum):
     CONSTANT = "constant"
 
 
-Seconds = Annotated[float, typer.Option(min=0.001, callback=options.finite)]
-Share = Annotated[float, typer.Option(min=0, max=1, callback=options.finite)]
+_seconds = partial(typer.Option, min=0.001, callback=options.finite)
+_share = partial(typer.Option, min=0, max=1, callback=options.finite)
 
 
 def load(
@@ -191,17 +190,19 @@ def load(
         typer.Argument(metavar="[FILE|FOLDER|URL]...", help="Pictures, of which calls take any."),
     ] = None,
     server: options.Server = DEFAULT_SERVER,
-    rate: Annotated[str | None, typer.Option(help="Calls a second; 10 if nothing is said.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Calls a second; 10 if not said.")] = None,
     steps: Annotated[str | None, typer.Option(help="Rates in turn: 50,100,200")] = None,
     ramp: Annotated[str | None, typer.Option(help="Rates, evenly from one to the next.")] = None,
-    trace: Annotated[Path | None, typer.Option(help="CSV of seconds, or of seconds, rates.")] = None,
-    duration: Annotated[Seconds, typer.Option(help="Seconds, of each step or ramp.")] = 10.0,
+    trace: Annotated[
+        Path | None, typer.Option(help="CSV of seconds, or of seconds, rates.")
+    ] = None,
+    duration: Annotated[float, _seconds(help="Seconds, of each step or ramp.")] = 10.0,
     process: Annotated[
         Process, typer.Option("--arrivals", help="Random, or evenly spaced.")
     ] = Process.POISSON,
-    deadline: Annotated[Seconds, typer.Option(help="Seconds for each call.")] = DEADLINE_SECONDS,
-    cancel: Annotated[Share, typer.Option(help="Share of calls that give up midway.")] = 0.0,
-    bulk: Annotated[Share, typer.Option(help="Share of calls of bulk priority.")] = 0.0,
+    deadline: Annotated[float, _seconds(help="Seconds for each call.")] = DEADLINE_SECONDS,
+    cancel: Annotated[float, _share(help="Share of calls that give up midway.")] = 0.0,
+    bulk: Annotated[float, _share(help="Share of calls of bulk priority.")] = 0.0,
     images_per_call: Annotated[int, typer.Option(min=1, max=64)] = 1,
     connections: Annotated[int, typer.Option(min=1, max=1000)] = 4,
     seed: Annotated[int, typer.Option(help="Of all that is random; the same gives the same.")] = 0,
@@ -217,20 +218,75 @@ def load(
     draw = constant if process is Process.CONSTANT else partial(poisson, rng=rng)
     try:
         schedule = _schedule(rate, steps, ramp, trace, duration, draw)
-        images = _images(named)
-    except (ValueError, OSError, EmojinetError) as error:
+        images = _images(named or map(str, photographs.installed()))
+        choose = _chooser(images, images_per_call, bulk, rng)
+    except (ValueError, OSError) as error:
         raise typer.TyperException(str(error)) from error
+    calls = plan(schedule, choose, rng, deadline=deadline, cancelled_share=cancel)
+    with ExitStack() as stack:
+        out = _json_file(json, stack)
+        plot = stack.enter_context(options.opened(png)) if png else None
+        print(f"{len(schedule):,} calls in {schedule[-1]:.0f} s to {server} …", file=sys.stderr)
+        report = asyncio.run(run(server, calls, connections=connections))
+        report.print(Console(stderr=out is sys.stdout))
+        if out:
+            print(dumps(report.figures(), indent=1), file=out)
+        if plot:
+            report.draw(plot.buffer)
+
+
+def _schedule(
+    rate: float | None,
+    steps: str | None,
+    ramp: str | None,
+    trace: Path | None,
+    seconds: float,
+    draw: arrivals.Draw,
+) -> list[float]:
+    if sum(given is not None for given in (rate, steps, ramp, trace)) > 1:
+        raise ValueError("only one of --rate, --steps, --ramp and --trace says how much to send")
+    if trace:
+        return arrivals.recorded(trace.read_text().splitlines(), draw)
+    if ramp:
+        return draw(arrivals.ramp(_rates(ramp), seconds))
+    return draw(arrivals.steps(_rates(steps) if steps else [rate or DEFAULT_RATE], seconds))
+
+
+def _rates(text: str) -> list[float]:
+    try:
+        return [float(rate) for rate in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{text!r} is no list of rates, such as 50,100,200") from None
+
+
+def _images(named: Iterable[str]) -> list[bytes]:
+    images = [_image(name) for name in pictures.named(named)]
+    if not images:
+        raise ValueError("name a picture to send")
+    return images
+
+
+def _image(name: str) -> bytes:
+    try:
+        return pictures.read(name, timeout_seconds=CONNECT_SECONDS)
+    except EmojinetError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _chooser(
+    images: Sequence[bytes], images_per_call: int, bulk: float, rng: random.Random
+) -> Callable[[], bytes]:
+    """Draws a request, of bulk priority for that share of calls."""
     urgent, patient = (
         requests(images, rng, images_per_call=images_per_call, priority=priority)
         for priority in (pb.PRIORITY_INTERACTIVE, pb.PRIORITY_BULK)
     )
-    calls = plan(
-        schedule,
-        lambda: rng.choice(patient if rng.random() < bulk else urgent),
-        rng,
-        deadline=deadline,
-        cancelled_share=cancel,
-    )
-    with ExitStack() as stack:
-        files = [stack.enter_context(options.opened(path)) for path in (json, png) if path]
-        ...
+    if max(map(len, urgent)) > MAX_REQUEST_BYTES:
+        raise ValueError("a call would have more than 16 MiB: smaller pictures, or fewer at a time")
+    return lambda: rng.choice(patient if rng.random() < bulk else urgent)
+
+
+def _json_file(path: Path | None, stack: ExitStack) -> TextIO | None:
+    if path is None or str(path) == "-":
+        return sys.stdout if path else None
+    return stack.enter_context(options.opened(path))

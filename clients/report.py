@@ -18,6 +18,7 @@ from rich.table import Table
 from clients.options import needs
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
+LATENCIES = ("p50", "p99", "max")  # over time
 MAX_BINS = 40
 # Past these the figures say as much of the tool as of the server.
 LATE_SECONDS = 0.02
@@ -75,8 +76,7 @@ class Report:
             "goodput_per_second": round(counts[Kind.GOOD] / self.seconds, 3),
             "why": dict(Counter(o.why for o in self.outcomes if o.why).most_common()),
             "latency_seconds": {
-                kind.value: percentiles(self.latencies(kind))
-                for kind in (Kind.GOOD, Kind.REFUSED)
+                kind.value: percentiles(self.latencies(kind)) for kind in (Kind.GOOD, Kind.REFUSED)
             },
             "tool": {
                 "lag_seconds": percentiles(lags),
@@ -113,16 +113,19 @@ class Report:
         """Tables for people."""
         figures = self.figures()
         tool = figures["tool"]
-        counts = {name: f"{figures[name]:,}" for name in ("offered", "sent", *Kind)}
+        seen = ["offered", *(kind for kind in Kind if figures[kind] or kind is Kind.GOOD)]
+        counts = {name: f"{figures[name]:,}" for name in seen}
         console.print(_table([counts | {"good/s": f"{figures['goodput_per_second']:,.1f}"}]))
         for why, number in figures["why"].items():
             console.print(f"{number:>9,}  {why}", highlight=False)
         latency = figures["latency_seconds"].items()
         console.print(_table({"ms": kind, **_milliseconds(row)} for kind, row in latency if row))
-        console.print(_table(_series_row(row) for row in figures["series"]))
+        console.print(_table(_series_row(row, seen) for row in figures["series"]))
+        late = _milliseconds(tool["lag_seconds"])["p99"]
+        each = tool["cpu_seconds_per_call"] * 1e3
         console.print(
-            f"This tool sent {_milliseconds(tool['lag_seconds'])['p99']} ms late (p99) and used "
-            f"{tool['cpu_share']:.0%} of a core: {tool['cpu_seconds_per_call'] * 1e3:.2f} ms a call.",
+            f"This tool sent {late} ms late at p99, and used {tool['cpu_share']:.0%} of a core, "
+            f"{each:.2f} ms a call.",
             highlight=False,
         )
         if tool["warning"]:
@@ -139,7 +142,7 @@ class Report:
         for name in ("offered", *Kind):
             if any(row[name] for row in series):
                 rates.step(seconds, [row[name] for row in series], where="post", label=str(name))
-        for name in ("p50", "p99", "max"):
+        for name in LATENCIES:
             latency.step(seconds, [row[name] for row in series], where="post", label=name)
         rates.set(ylabel="calls a second", ylim=(0, None))
         latency.set(ylabel="latency of good calls, seconds", xlabel="second", ylim=(0, None))
@@ -170,13 +173,13 @@ def _per_second(outcomes: Sequence[Outcome], width: float) -> dict[str, float | 
     return {
         "offered": len(outcomes) / width,
         **{kind.value: kinds[kind] / width for kind in Kind},
-        **{name: good.get(name) for name in ("p50", "p99", "max")},
+        **{name: good.get(name) for name in LATENCIES},
     }
 
 
-def _series_row(row: dict[str, float | None]) -> dict[str, str]:
-    rates = {name: f"{row[name]:,.1f}" for name in ("offered", *Kind)}
-    latency = {name: row[name] for name in ("p50", "p99", "max") if row[name] is not None}
+def _series_row(row: dict[str, float | None], seen: Iterable[str]) -> dict[str, str]:
+    rates = {name: f"{row[name]:,.1f}" for name in seen}
+    latency = {name: row[name] or 0.0 for name in LATENCIES if row[name] is not None}
     return {"second": f"{row['second']:.0f}", **rates, **_milliseconds(latency)}
 
 

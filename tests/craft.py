@@ -126,7 +126,9 @@ def icc(*primaries: Sequence[float], gamma: float = 2.2) -> bytes:
         table += name + struct.pack(">II", at + len(bodies), len(body))
         bodies += body
     space = b"RGB " if primaries else b"GRAY"
-    head = struct.pack(">I4xI4s4s4s12x4s", at + len(bodies), 0x02100000, b"mntr", space, b"XYZ ", b"acsp")
+    head = struct.pack(
+        ">I4xI4s4s4s12x4s", at + len(bodies), 0x02100000, b"mntr", space, b"XYZ ", b"acsp"
+    )
     return (head.ljust(68, b"\0") + _xyz(WHITE_XYZ)[8:]).ljust(128, b"\0") + table + bodies
 
 
@@ -139,9 +141,15 @@ def gif(samples: Samples, screen: tuple[int, int], at: tuple[int, int] = (0, 0))
     height, width = samples.shape
     palette = bytes(value for index in range(128) for value in (index * 2, 255 - index, 64))
     # After every 126 codes the table is cleared, so that codes never grow beyond 8 bits.
-    codes = [code for part in range(0, samples.size, 126) for code in (128, *samples.flat[part : part + 126])]
+    codes = [
+        code
+        for part in range(0, samples.size, 126)
+        for code in (128, *samples.flat[part : part + 126])
+    ]
     data = bytes(codes) + b"\x81"
-    blocks = b"".join(bytes([len(data[i : i + 255])]) + data[i : i + 255] for i in range(0, len(data), 255))
+    blocks = b"".join(
+        bytes([len(data[i : i + 255])]) + data[i : i + 255] for i in range(0, len(data), 255)
+    )
     return (
         b"GIF89a"
         + struct.pack("<HHBBB", *screen, 0xF6, 0, 0)

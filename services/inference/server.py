@@ -6,22 +6,21 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
-import numpy as np
 
-from emojinet.v1 import emoji_pb2, model_pb2
 from emojinet.v1 import inference_service_pb2 as pb
 from emojinet.v1 import inference_service_pb2_grpc as rpc
+from emojinet.v1 import model_pb2
 from services.inference.admission import Admission
 from services.inference.gate import Ask, Gate, Seen
 from services.inference.metrics import Metrics
-from services.shared import errors, saliency, vocabulary
+from services.shared import errors, saliency
 from services.shared.decoders import Decoders, View
 from services.shared.model import Model
 from services.shared.queue import Priority
+from services.shared.suggestions import ranked
 
 MAX_IMAGES = 64
 MAX_SUGGESTIONS = 100
-DEFAULT_SUGGESTIONS = 5
 PATIENCE_SECONDS = 30.0  # of callers who set no deadline
 MAX_PATIENCE_SECONDS = 300.0
 STREAM_IN_FLIGHT = 32  # requests of one stream; the next is read when one is answered
@@ -181,12 +180,19 @@ class Call:
 
     def _answer(self, view: View, seen: Seen) -> pb.SuggestResult:
         result = pb.SuggestResult()
-        result.suggestions.suggestions.extend(self._rank(seen.probabilities_K))
+        request, known = self._request, self._serving.model.vocabulary
+        best = ranked(
+            known,
+            seen.probabilities_K,
+            most=request.max_suggestions,
+            least=request.min_probability,
+        )
+        result.suggestions.suggestions.extend(best)
         if seen.embedding_F is not None:
             result.suggestions.embedding.extend(seen.embedding_F)
         if seen.evidence_hw is not None:
             explained = result.suggestions.saliency
-            explained.emoji = self._serving.model.vocabulary.emoji[self._ask.explain]
+            explained.emoji = known.emoji[self._ask.explain]
             explained.png = saliency.to_png(
                 seen.evidence_hw, self._serving.model.preprocessing.size_px
             )
@@ -204,21 +210,6 @@ class Call:
         result.timing.batch_size = seen.served.batch_size
         self._serving.observe(seconds, seen.served.batch_size)
         return result
-
-    def _rank(self, probabilities_K: np.ndarray) -> list[emoji_pb2.Suggestion]:
-        """Most likely first, as many and as likely as the request says."""
-        request, emoji = self._request, self._serving.model.vocabulary.emoji
-        most = min(request.max_suggestions or DEFAULT_SUGGESTIONS, len(emoji))
-        first = np.argpartition(-probabilities_K, most - 1)[:most]
-        return [
-            emoji_pb2.Suggestion(
-                emoji=emoji[index],
-                name=vocabulary.name(emoji[index]),
-                probability=probabilities_K[index],
-            )
-            for index in first[np.argsort(-probabilities_K[first], kind="stable")]
-            if probabilities_K[index] >= request.min_probability
-        ]
 
 
 def _check(request: pb.SuggestRequest, model: Model) -> None:

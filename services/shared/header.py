@@ -22,7 +22,6 @@ MAGICS = (
     (b"MM\0*", "TIFF"),
     (b"II+\0", "TIFF"),
     (b"MM\0+", "TIFF"),
-    (b"BM", "BMP"),
     (b"%PDF-", "PDF"),
     (b"%!PS", "PostScript"),
     (b"PK\x03\x04", "ZIP"),
@@ -70,6 +69,8 @@ def sniff(content: bytes) -> str:
     for magic, name in MAGICS:
         if content.startswith(magic):
             return name
+    if content.startswith(b"BM") and content[15:18] == bytes(3):  # two letters prove nothing
+        return "BMP"
     if content.startswith(b"RIFF"):
         return "WEBP" if content[8:12] == b"WEBP" else "RIFF"
     if content[4:8] == b"ftyp":
@@ -142,7 +143,16 @@ def _webp(content: bytes) -> Header | None:
 
 
 def _gif(content: bytes) -> Header | None:
-    return Header("GIF", *struct.unpack_from("<HH", content, 6))
+    """The screen, or what its first frame makes of it: a frame may lie beyond the screen."""
+    screen_width, screen_height, flags = struct.unpack_from("<HHB", content, 6)
+    at = 13 + (3 << (flags & 7) + 1 if flags & GIF_PALETTE else 0)
+    for _ in range(MAX_HOPS):
+        mark = content[at : at + 1]
+        if mark == b",":
+            left, top, width, height = struct.unpack_from("<HHHH", content, at + 1)
+            return Header("GIF", max(screen_width, left + width), max(screen_height, top + height))
+        at += 2 if mark == b"!" else 1 + content[at] if mark else 0
+    return None
 
 
 def _bmp(content: bytes) -> Header | None:

@@ -13,7 +13,7 @@ import importlib
 import math
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from io import BytesIO
 from typing import NamedTuple
@@ -50,9 +50,10 @@ AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # workers share the cores, and each thr
 
 JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")
 PNG_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
+ADOBE_BYTES = 16
 SCALES = (8, 4, 2)  # those that libjpeg-turbo is fast at
 STRIP_PX = 2**20
-ORIENTATION, BITS_PER_SAMPLE = 0x0112, 0x0102
+ORIENTATION, BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 0x0112, 0x0102, 0x0106, 0
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -265,10 +266,9 @@ def _opened(content: bytes, kind: str) -> Image.Image:
     except (errors.ImageError, MemoryError):
         raise
     except Exception:
-        bare = _without_metadata(content, kind)
-        if bare == content:
+        if kind not in BARE:
             raise
-        return _loaded(bare, kind)
+        return _loaded(BARE[kind](content), kind)
 
 
 def _loaded(content: bytes, kind: str) -> Image.Image:
@@ -279,12 +279,18 @@ def _loaded(content: bytes, kind: str) -> Image.Image:
     return image
 
 
-def _without_metadata(content: bytes, kind: str) -> bytes:
-    """The file without the parts that may hold bombs or garbage and do not change its pixels."""
-    if kind == "AVIF":
-        return content.replace(b"Exif", b"none")
-    if kind != "PNG":
-        return content
+def _bare_jpeg(content: bytes) -> bytes:
+    """Without APP segments, but for the one that tells how its colours are stored."""
+    bare, at = [content[:2]], 2
+    while content[at : at + 1] == b"\xff" and (marker := content[at + 1 : at + 2]) != b"\xda":
+        end = at + 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+        if not b"\xe0" <= marker <= b"\xef" or (marker == b"\xee" and end - at >= ADOBE_BYTES):
+            bare.append(content[at:end])
+        at = end
+    return b"".join([*bare, content[at:]])
+
+
+def _bare_png(content: bytes) -> bytes:
     bare, at = [content[:8]], 8
     while at < len(content):
         end = at + 12 + int.from_bytes(content[at : at + 4], "big")
@@ -292,6 +298,19 @@ def _without_metadata(content: bytes, kind: str) -> bytes:
             bare.append(content[at:end])
         at = end
     return b"".join(bare)
+
+
+def _bare_avif(content: bytes) -> bytes:
+    return content.replace(b"Exif", b"none")  # an item of a type that nobody knows
+
+
+# The same pictures without what may be a bomb or garbage in them. Other formats' readers do not
+# look into metadata before we ask.
+BARE: dict[str, Callable[[bytes], bytes]] = {
+    "JPEG": _bare_jpeg,
+    "PNG": _bare_png,
+    "AVIF": _bare_avif,
+}
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
@@ -310,22 +329,35 @@ def _decoded_jpeg(image: Image.Image, content: bytes, edge_px: int) -> Pixels | 
     width, height = image.size
     scale = next((s for s in SCALES if -(-min(width, height) // s) >= edge_px), 1)
     if image.mode == "RGB":
+        least = {"min_width": -(-width // scale), "min_height": -(-height // scale)}
         try:
-            least = {"min_width": -(-width // scale), "min_height": -(-height // scale)}
-            pixels_HW3: Pixels = simplejpeg.decode_jpeg(content, **least)
-            return pixels_HW3
+            return _whole_jpeg(content, **least)
         except ValueError as error:
-            if "premature end of data" in str(error):  # which Pillow would fill with grey
+            if "premature end of data" in str(error):  # Pillow would show half a picture
                 raise
     image.draft(None, (width // scale, height // scale))
     return None
 
 
+def _whole_jpeg(content: bytes, **least: int) -> Pixels:
+    try:
+        pixels_HW3: Pixels = simplejpeg.decode_jpeg(content, **least)
+    except ValueError as error:
+        if "Premature end of JPEG file" not in str(error):
+            raise
+        # Fine if nothing but the end mark is missing; simplejpeg says so when it gets one.
+        pixels_HW3 = simplejpeg.decode_jpeg(content + b"\xff\xd9", **least)
+    return pixels_HW3
+
+
 def _in_eight_bits(image: Image.Image) -> Image.Image:
     """Deeper greys, scaled; Pillow's own conversion would clip them to white."""
     if image.mode.startswith("I;16"):
-        bits = max(getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (16,)))
-        black, white, image = 0.0, 2.0**bits - 1, image.convert("I")
+        tags = getattr(image, "tag_v2", {})  # of a TIFF
+        black, white = 0.0, 2.0 ** max(tags.get(BITS_PER_SAMPLE, (16,))) - 1
+        if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+            black, white = white, black
+        image = image.convert("I")
     elif image.mode in ("I", "F"):
         black, white = _black_and_white(*image.getextrema())
     else:

@@ -243,13 +243,14 @@ class Queue:
             expected = self._expect(batch)
             started = time.monotonic()
             self._running[slot] = started + expected * self.pace.factor
+            died = False
             try:
                 parts = [part for work in batch for part in work.parts]
                 reply = await worker.do(parts, self._limit(expected))
             except WorkerDied as death:
                 log.warning("%s worker %s", self.stage, death)
                 self._mourn(batch, death, started)
-                worker = await self._replace()
+                died = True
             except WorkerFailed as failure:
                 self._fail(batch, internal(failure), started)
             except errors.EmojinetError as refusal:
@@ -259,6 +260,8 @@ class Queue:
             finally:
                 del self._running[slot]
                 self._account(batch, expected, time.monotonic() - started)
+            if died:
+                worker = await self._replace()
         await worker.kill()
 
     async def _take(self) -> list[Work]:

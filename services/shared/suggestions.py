@@ -1,0 +1,26 @@
+"""From probabilities to suggestions: the last step, the same with a server and without."""
+
+import numpy as np
+
+from emojinet.v1 import emoji_pb2
+from services.shared import vocabulary
+from services.shared.vocabulary import Vocabulary
+
+DEFAULT = 5
+
+
+def ranked(
+    known: Vocabulary, probabilities_K: np.ndarray, *, most: int, least: float
+) -> list[emoji_pb2.Suggestion]:
+    """The emoji most likely first: at most `most`, 0 for 5, of at least the probability `least`."""
+    count = min(most or DEFAULT, len(known))
+    first = np.argpartition(-probabilities_K, count - 1)[:count]
+    return [
+        emoji_pb2.Suggestion(
+            emoji=known.emoji[index],
+            name=vocabulary.name(known.emoji[index]),
+            probability=probabilities_K[index],
+        )
+        for index in first[np.argsort(-probabilities_K[first], kind="stable")]
+        if probabilities_K[index] >= least
+    ]
