@@ -8,12 +8,19 @@ from typing import Annotated, TextIO, cast
 
 import typer
 
+from clients import options
 from clients.load import load
 from clients.model import model
 from clients.suggest import suggest
 from services.shared import settings
+from services.shared.errors import EmojinetError
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
 app.command()(suggest)
 app.command()(load)
 app.add_typer(model, name="model")
@@ -49,8 +56,12 @@ def main() -> None:
     try:
         status = app(standalone_mode=False)
     except typer.TyperException as wrong:
-        print(f"emojinet: {wrong.format_message()}", file=sys.stderr)
+        if message := wrong.format_message():  # empty when typer has printed the help
+            options.say(f"emojinet: {message}")
         sys.exit(2)
+    except EmojinetError as error:
+        options.say(f"emojinet: {error}")
+        sys.exit(1)
     if status == 128 + SIGINT:  # what typer makes of Ctrl-C
         # Die of the signal: a shell's loop ends with us, and nobody waits for our threads.
         signal(SIGINT, SIG_DFL)

@@ -22,6 +22,7 @@ from typing import Annotated, NamedTuple, TextIO
 
 import grpc
 import typer
+from google.protobuf.message import DecodeError
 from rich.console import Console
 
 from clients import arrivals, options, pictures
@@ -114,8 +115,8 @@ async def run(server: str, calls: Iterable[Call], *, connections: int = 4) -> Re
 
 
 def _channel(server: str) -> grpc.aio.Channel:
-    once = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
-    return grpc.aio.insecure_channel(server, options=once)
+    alone = [("grpc.use_local_subchannel_pool", 1)]  # or channels would share a connection
+    return grpc.aio.insecure_channel(server, options=alone)
 
 
 async def _answers(calls: Iterable[Call], sends: Sequence[_Send]) -> list[_Answer]:
@@ -156,14 +157,22 @@ def _outcome(answer: _Answer) -> Outcome:
     if isinstance(came, Kind):
         return Outcome(call.at, lag, latency, came, "")
     if isinstance(came, bytes):
-        results = pb.SuggestResponse.FromString(came).results
-        wrong = next((errors.from_proto(r.error) for r in results if r.HasField("error")), None)
+        wrong = _wrong(came)
         kind = Kind.FAILED if wrong else Kind.GOOD
     else:
         wrong = from_rpc(came, "")
         kind = Kind.REFUSED if _refused(wrong) else Kind.FAILED
     why = f"{wrong.code.name} {errors.reason_name(wrong)}" if wrong else ""
     return Outcome(call.at, lag, latency, kind, why)
+
+
+def _wrong(response: bytes) -> EmojinetError | None:
+    """What is wrong with the first image that is, if one is."""
+    try:
+        results = pb.SuggestResponse.FromString(response).results
+        return next((errors.from_proto(r.error) for r in results if r.HasField("error")), None)
+    except DecodeError as error:
+        return errors.Internal(f"the server broke the contract: {error}")
 
 
 def _refused(error: EmojinetError) -> bool:
@@ -180,14 +189,14 @@ class Process(StrEnum):
     CONSTANT = "constant"
 
 
-_seconds = partial(typer.Option, min=0.001, callback=options.finite)
+_seconds = partial(typer.Option, min=0.001, max=86_400, callback=options.finite)
 _share = partial(typer.Option, min=0, max=1, callback=options.finite)
 
 
 def load(
     named: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[FILE|FOLDER|URL]...", help="Pictures, of which calls take any."),
+        typer.Argument(metavar="FILE|FOLDER|URL", help="Pictures, of which calls take any."),
     ] = None,
     server: options.Server = DEFAULT_SERVER,
     rate: Annotated[float | None, typer.Option(help="Calls a second; 10 if not said.")] = None,
@@ -226,7 +235,7 @@ def load(
     with ExitStack() as stack:
         out = _json_file(json, stack)
         plot = stack.enter_context(options.opened(png)) if png else None
-        print(f"{len(schedule):,} calls in {schedule[-1]:.0f} s to {server} …", file=sys.stderr)
+        options.say(f"{len(schedule):,} calls in {schedule[-1]:.0f} s to {server} …")
         report = asyncio.run(run(server, calls, connections=connections))
         report.print(Console(stderr=out is sys.stdout))
         if out:
@@ -249,7 +258,11 @@ def _schedule(
         return arrivals.recorded(trace.read_text().splitlines(), draw)
     if ramp:
         return draw(arrivals.ramp(_rates(ramp), seconds))
-    return draw(arrivals.steps(_rates(steps) if steps else [rate or DEFAULT_RATE], seconds))
+    return draw(
+        arrivals.steps(
+            _rates(steps) if steps else [DEFAULT_RATE if rate is None else rate], seconds
+        )
+    )
 
 
 def _rates(text: str) -> list[float]:

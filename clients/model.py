@@ -1,22 +1,26 @@
 """`emojinet model`: models, as far as that needs no service."""
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
-from clients.options import needs
+from clients import options
 
 model = typer.Typer(no_args_is_help=True, help="Models, as far as that needs no service.")
 
 
+@model.callback()
+def _commands() -> None:
+    pass  # keeps `build-starter` a command of its own while it is the only one
+
+
 @model.command()
-def build_starter(
-    registry: Annotated[
-        Path, typer.Option(envvar="EMOJINET_REGISTRY", help="The folder of models.")
-    ] = Path("data/registry"),
-) -> None:
-    """Build the starter model, which knows what things are without any crawl, and publish it."""
-    with needs("trainer"):
+def build_starter(registry: options.Registry = None) -> None:
+    """Build the starter model, and make it live, unless another model is.
+
+    It needs no crawl: it knows what things are, not what people mean.
+    """
+    root = options.registry_or_default(registry)
+    with options.needs("trainer"):
         from services.shared import starter
-    typer.echo(starter.build(registry))
+
+        live = starter.ensure(root, lambda step: options.say(f"starter: {step} …"))
+    print(f"{live.name}@{live.version} is live in {root}")

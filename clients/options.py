@@ -1,6 +1,8 @@
 """What several commands of the command line share: flags, and how a missing extra is told."""
 
 import math
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +13,22 @@ import typer
 Server = Annotated[
     str, typer.Option(envvar="EMOJINET_SERVER", help="Address of the inference service.")
 ]
+Registry = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="EMOJINET_REGISTRY", help="The folder of models.", show_default="data/registry"
+    ),
+]
+
+
+def registry_or_default(registry: Path | None) -> Path:
+    """Where services look, too, when nothing is said."""
+    return registry or Path(os.environ.get("EMOJINET_DATA", "data")) / "registry"
+
+
+def say(line: str) -> None:
+    """To people, beside what programs read."""
+    print(line, file=sys.stderr)
 
 
 def finite(value: float | None) -> float | None:

@@ -18,7 +18,7 @@ from rich.table import Table
 from clients.options import needs
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
-LATENCIES = ("p50", "p99", "max")  # over time
+LATENCIES = ("p50", "p90", "p99")  # over time
 MAX_BINS = 40
 # Past these the figures say as much of the tool as of the server.
 LATE_SECONDS = 0.02
@@ -51,6 +51,7 @@ class Report:
     def __init__(self, outcomes: Iterable[Outcome], cpu_seconds: float, wall_seconds: float):
         self.outcomes = sorted(outcomes)
         self.seconds = max(self.outcomes[-1].at, 1e-3)  # in which the calls were due
+        self.width = max(1, math.ceil(self.seconds / MAX_BINS))  # of a bin of the series, seconds
         self.cpu_seconds = cpu_seconds
         self.wall_seconds = wall_seconds
 
@@ -99,14 +100,14 @@ class Report:
             return "this tool used nearly all of the one core that it can use"
         return ""
 
-    def series(self) -> list[dict[str, float | None]]:
-        """The counts and the latency of good calls over time, by when calls were due."""
-        width = max(1, math.ceil(self.seconds / MAX_BINS))
-        bins: dict[int, list[Outcome]] = {n: [] for n in range(int(self.seconds // width) + 1)}
+    def series(self) -> list[dict[str, float]]:
+        """Calls a second over time, by when they were due, and the latency of the good ones."""
+        bins: dict[int, list[Outcome]] = {n: [] for n in range(int(self.seconds // self.width) + 1)}
         for outcome in self.outcomes:
-            bins[int(outcome.at // width)].append(outcome)
+            bins[int(outcome.at // self.width)].append(outcome)
         return [
-            {"second": n * width, **_per_second(outcomes, width)} for n, outcomes in bins.items()
+            {"second": n * self.width, **_over(self.width, outcomes)}
+            for n, outcomes in bins.items()
         ]
 
     def print(self, console: Console) -> None:
@@ -136,18 +137,18 @@ class Report:
         with needs("report"):
             from matplotlib.figure import Figure
         series = self.series()
-        seconds = [row["second"] for row in series]
+        edges = [row["second"] for row in series] + [series[-1]["second"] + self.width]
         figure = Figure(figsize=(9, 6), layout="constrained")
         rates, latency = figure.subplots(2, sharex=True)
         for name in ("offered", *Kind):
             if any(row[name] for row in series):
-                rates.step(seconds, [row[name] for row in series], where="post", label=str(name))
+                rates.stairs([row[name] for row in series], edges, label=str(name))
         for name in LATENCIES:
-            latency.step(seconds, [row[name] for row in series], where="post", label=name)
+            latency.stairs([row.get(name, math.nan) for row in series], edges, label=name)
         rates.set(ylabel="calls a second", ylim=(0, None))
         latency.set(ylabel="latency of good calls, seconds", xlabel="second", ylim=(0, None))
         for axes in (rates, latency):
-            axes.legend(loc="upper right")
+            axes.legend(loc="upper left")
             axes.grid(alpha=0.3)
         figure.savefig(out, format="png")
 
@@ -166,20 +167,19 @@ def percentiles(ascending: Sequence[float]) -> dict[str, float]:
     }
 
 
-def _per_second(outcomes: Sequence[Outcome], width: float) -> dict[str, float | None]:
-    """Rates in one bin, and the latency of its good calls where it has any."""
+def _over(seconds: float, outcomes: Sequence[Outcome]) -> dict[str, float]:
     kinds = Counter(outcome.kind for outcome in outcomes)
     good = percentiles(sorted(o.latency for o in outcomes if o.kind is Kind.GOOD))
     return {
-        "offered": len(outcomes) / width,
-        **{kind.value: kinds[kind] / width for kind in Kind},
-        **{name: good.get(name) for name in LATENCIES},
+        "offered": len(outcomes) / seconds,
+        **{kind.value: kinds[kind] / seconds for kind in Kind},
+        **{name: good[name] for name in LATENCIES if good},
     }
 
 
-def _series_row(row: dict[str, float | None], seen: Iterable[str]) -> dict[str, str]:
+def _series_row(row: dict[str, float], seen: Iterable[str]) -> dict[str, str]:
     rates = {name: f"{row[name]:,.1f}" for name in seen}
-    latency = {name: row[name] or 0.0 for name in LATENCIES if row[name] is not None}
+    latency = {name: row[name] for name in LATENCIES if name in row}
     return {"second": f"{row['second']:.0f}", **rates, **_milliseconds(latency)}
 
 

@@ -15,7 +15,7 @@ from rich.progress import track
 
 from clients import answers, options, pictures
 from clients.answers import Answer, Format
-from clients.client import DEFAULT_SERVER, Client, SuggestOptions
+from clients.client import DEFAULT_SERVER, Client
 from emojinet.v1 import inference_service_pb2 as pb
 from services.shared import errors
 from services.shared.errors import EmojinetError, ServerUnreachable
@@ -27,7 +27,7 @@ DEFAULT_TIMEOUT_SECONDS = 10.0
 
 def suggest(
     named: Annotated[
-        list[str], typer.Argument(metavar="FILE|FOLDER|URL|-...", help="Pictures; - is stdin.")
+        list[str], typer.Argument(metavar="FILE|FOLDER|URL|-", help="Pictures; - is stdin.")
     ],
     top: Annotated[int, typer.Option(min=1, max=100, help="Suggestions for each picture.")] = 5,
     min_probability: Annotated[
@@ -37,9 +37,12 @@ def suggest(
     server: options.Server = DEFAULT_SERVER,
     timeout: Annotated[
         float,
-        typer.Option(min=0.001, callback=options.finite, help="Seconds for each picture."),
+        typer.Option(
+            min=0.001, max=3600, callback=options.finite, help="Seconds for each picture."
+        ),
     ] = DEFAULT_TIMEOUT_SECONDS,
     local: Annotated[bool, typer.Option("--local", help="Compute here, without a server.")] = False,
+    registry: options.Registry = None,
     form: Annotated[Format, typer.Option("--format", help="How to write.")] = Format.TABLE,
     json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     output: Annotated[Path | None, typer.Option(help="Where to write, instead of stdout.")] = None,
@@ -54,11 +57,15 @@ def suggest(
     if not names:
         raise typer.TyperException(f"no picture: there is no file in {', '.join(named)}")
     form = Format.JSON if json else form
-    fields = SuggestOptions(max_suggestions=top, min_probability=min_probability)
+    where = (
+        _offline(options.registry_or_default(registry), top, min_probability)
+        if local
+        else _online(server, timeout, top, min_probability)
+    )
     with ExitStack() as stack:
         people = Console(stderr=True)
         write = stack.enter_context(_writer(form, output, people))
-        ask = stack.enter_context(_offline(fields) if local else _online(server, timeout, fields))
+        ask = stack.enter_context(where)
         look = Look(ask, timeout)
         in_flight = 1 if local else IN_FLIGHT  # one forward pass has all cores already
         tally = Tally(stack.enter_context(closing(_answers(names, look, in_flight))))
@@ -66,7 +73,7 @@ def suggest(
         wanted = takewhile(_reachable, tally) if form is Format.TABLE else tally
         write(_watched(wanted, len(names), people))
     if look.unreachable:
-        print(f"emojinet: {look.unreachable}", file=sys.stderr)
+        options.say(f"emojinet: {look.unreachable}")
     raise typer.Exit(1 if tally.failed else 0)
 
 
@@ -120,16 +127,24 @@ def _reachable(answer: Answer) -> bool:
 
 
 @contextmanager
-def _online(server: str, timeout_seconds: float, fields: SuggestOptions) -> Iterator[Suggest]:
+def _online(
+    server: str, timeout_seconds: float, top: int, min_probability: float
+) -> Iterator[Suggest]:
     with Client(server) as client:
-        yield lambda content: client.suggest([content], timeout=timeout_seconds, **fields)
+        yield lambda content: client.suggest(
+            [content],
+            timeout=timeout_seconds,
+            max_suggestions=top,
+            min_probability=min_probability,
+        )
 
 
 @contextmanager
-def _offline(fields: SuggestOptions) -> Iterator[Suggest]:
-    with options.needs("inference"):
-        from services.shared import local  # type: ignore[attr-defined]
-    yield partial(local.suggest, **fields)
+def _offline(registry: Path, top: int, min_probability: float) -> Iterator[Suggest]:
+    with options.needs("trainer"):
+        from services.shared import local
+    with local.opened(registry, lambda step: options.say(f"starter: {step} …")) as here:
+        yield partial(here.suggest, max_suggestions=top, min_probability=min_probability)
 
 
 @contextmanager

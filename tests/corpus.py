@@ -22,7 +22,7 @@ from PIL import Image
 from services.shared import errors, pixels
 from tests import craft
 
-Colour = tuple[int, int, int]
+Colour = tuple[int, ...]
 
 # From left to right, from the top down: no two turns of this picture look the same.
 COLOURS: tuple[Colour, ...] = ((200, 30, 40), (40, 180, 60), (50, 60, 210), (220, 200, 50))
@@ -73,7 +73,7 @@ def valid() -> Iterator[Valid]:
 
 def hostile() -> Iterator[Hostile]:
     """Damaged files, bombs, liars, files that are two things at once, and other kinds of file."""
-    for cases in (_damaged, _bombs, _too_large, _liars, _mazes, _others):
+    for cases in (_damaged, _cut_late, _bombs, _too_large, _liars, _mazes, _others):
         yield from cases()
 
 
@@ -119,9 +119,8 @@ def _orientations() -> Iterator[Valid]:
             stored = picture()
             if orientation in UNTURNED:
                 stored = stored.transpose(UNTURNED[orientation])
-            marks = {"exif": _pillow_exif(orientation)} if kind != "HEIF" else {}
-            marks = marks or {"exif": craft.exif(orientation)}
-            content = encoded(stored, kind, **options[kind], **marks)
+            exif = craft.exif(orientation) if kind == "HEIF" else _pillow_exif(orientation)
+            content = encoded(stored, kind, exif=exif, **options[kind])
             yield Valid(f"orientation-{orientation}.{kind.lower()}", content, tolerance=LOSSY)
 
 
@@ -153,11 +152,14 @@ def _jpegs() -> Iterator[Valid]:
         tolerance=LOSSY,
     )
     yield Valid("ycck.jpeg", _ycck(), tolerance=LOSSY)
+    views = encoded(picture(), "MPO", save_all=True, append_images=[picture(GREYS)], **usual)
+    yield Valid("two-views.jpeg", views, tolerance=LOSSY)
     fat = b"".join(craft.segment(0xE5, bytes(65_000)) for _ in range(3))
     yield Valid("header-behind-195-kB.jpeg", plain[:2] + fat + plain[2:], tolerance=LOSSY)
     yield Valid("padded-markers.jpeg", plain[:2] + b"\xff" * 9 + plain[2:], tolerance=LOSSY)
     yield Valid("trailing-zip.jpeg", plain + _zip(), tolerance=LOSSY)
-    yield Valid("no-end-mark.jpeg", plain[:-2], tolerance=LOSSY)
+    adobe = plain[:2] + craft.segment(0xEE, b"Adobe\0") + plain[2:]
+    yield Valid("short-adobe.jpeg", adobe, tolerance=LOSSY)
     thumbnails = craft.segment(0xE6, b"\xff\xda" * 500)
     yield Valid("scans-in-metadata.jpeg", plain[:2] + thumbnails + plain[2:], tolerance=LOSSY)
     yield Valid(
@@ -267,11 +269,12 @@ def _deep_tiffs() -> Iterator[Valid]:
     negative = craft.tiff(0xFFFF - grey, 0, depth=16, order="<")
     yield Valid("grey-16-negative.tiff", negative, GREYS)
     numbers = np.asarray(picture(GREYS, "L"))
-    for name, values in {
+    deep: dict[str, np.ndarray[Any, Any]] = {
         "integers-16": numbers.astype(np.int32) * 257,
         "floats-1": numbers.astype(np.float32) / 255,
         "floats-255": numbers.astype(np.float32),
-    }.items():
+    }
+    for name, values in deep.items():
         yield Valid(f"{name}.tiff", encoded(Image.fromarray(values), "TIFF"), GREYS)
     stretched = (np.float32(numbers) - 17) * 1e6 - 5
     shown = tuple((grey, grey, grey) for grey in (0, 78, 157, 255))
@@ -347,7 +350,8 @@ def _profiled() -> Iterator[Valid]:
 
 def _bad_metadata() -> Iterator[Valid]:
     """None of this may fail the image that carries it, nor turn it."""
-    exif = craft.exif(1)
+    exif, camera = craft.exif(1), Image.Exif()
+    camera[0x010F] = "a camera of no make"
     for name, broken in {
         "orientation-0": craft.exif(0),
         "orientation-9": craft.exif(9),
@@ -363,10 +367,10 @@ def _bad_metadata() -> Iterator[Valid]:
         marked = jpeg[:2] + craft.segment(0xE1, b"Exif\0\0" + broken) + jpeg[2:]
         yield Valid(f"exif-{name}.jpeg", marked, tolerance=LOSSY)
         yield Valid(f"exif-{name}.png", craft.png(samples(), craft.chunk(b"eXIf", broken)))
-        if broken:
-            content = encoded(picture(), "AVIF", quality=90, exif=exif)
-            content = content.replace(exif, broken[: len(exif)].ljust(len(exif), b"\0"))
-            yield Valid(f"exif-{name}.avif", content, tolerance=LOSSY)
+        content = encoded(picture(), "AVIF", quality=90, exif=camera)
+        at = content.index(b"MM\0*")
+        content = content[:at] + broken[:46].ljust(46, b"\0") + content[at + 46 :]
+        yield Valid(f"exif-{name}.avif", content, tolerance=LOSSY)
     text = b"Raw profile type exif\0\nexif\n      20\nnot hexadecimal\n"
     yield Valid("exif-as-text.png", craft.png(samples(), craft.chunk(b"tEXt", text)))
     wrong = craft.chunk(b"tEXt", b"Comment\0hello")[:-1] + b"?"
@@ -399,9 +403,16 @@ def _damaged() -> Iterator[Hostile]:
             yield Hostile(f"flipped-{index}.{name}", bytes(flipped))
         at = chance.randrange(len(whole))
         yield Hostile(f"overwritten.{name}", whole[:at] + chance.randbytes(99) + whole[at + 99 :])
-    ended = encoded(noise(), "JPEG", quality=90)
-    ended = ended[: len(ended) // 2] + b"\xff\xd9"
-    yield Hostile("cut-and-ended.jpeg", ended, errors.UndecodableImage)
+
+
+def _cut_late() -> Iterator[Hostile]:
+    """JPEGs that a lenient decoder would show in part."""
+    error = errors.UndecodableImage
+    jpeg = encoded(noise(), "JPEG", quality=90)
+    yield Hostile("cut-and-ended.jpeg", jpeg[: len(jpeg) // 2] + b"\xff\xd9", error)
+    yield Hostile("no-end-mark.jpeg", jpeg[:-2], error)
+    progressive = encoded(noise(), "JPEG", progressive=True)
+    yield Hostile("cut-between-scans.jpeg", progressive[: progressive.rindex(b"\xff\xc4")], error)
 
 
 def _bombs() -> Iterator[Hostile]:
@@ -411,7 +422,10 @@ def _bombs() -> Iterator[Hostile]:
     for name, scans, error in (("bomb", 3000, refused), ("most", pixels.MAX_SCANS - 20, None)):
         yield Hostile(f"scan-{name}.jpeg", _huge_jpeg(scan * scans, progressive=True), error)
     scan = b"".join(craft.segment(0xDA, bytes([1, index, 0, 0, 63, 0])) for index in (1, 2, 3))
-    yield Hostile("scan-bomb-sequential.jpeg", _huge_jpeg(scan * 1000), refused)
+    sequential = _huge_jpeg(scan * 1000)
+    first, last = sequential.index(b"\xff\xda"), sequential.index(scan)
+    sequential = sequential[:first] + sequential[last:]
+    yield Hostile("scan-bomb-sequential.jpeg", sequential, refused)
     yield Hostile("comments.jpeg", b"\xff\xd8" + craft.segment(0xFE, b"") * 2_000_000)
     yield Hostile("padding.jpeg", b"\xff\xd8" + b"\xff" * 8_000_000)
     rows = zlib.compress(bytes(8001 * 7000), 9)
@@ -467,7 +481,7 @@ def _liars() -> Iterator[Hostile]:
     gif = craft.gif(samples(GREYS, 1)[..., 0] // 2, (9, 9))
     at = gif.index(b"," + struct.pack("<HHHH", 0, 0, WIDTH, HEIGHT)) + 5
     beyond = gif[:at] + struct.pack("<HH", 65_535, 65_535) + gif[at + 4 :]
-    yield Hostile("frame-beyond-screen.gif", beyond, errors.ImageTooLarge)
+    yield Hostile("frame-far-beyond-screen.gif", beyond, errors.ImageTooLarge)
     for name, claim in (("small", (8, 8)), ("large", (7_000, 7_000))):
         avif = encoded(noise(), "AVIF", quality=50)
         at = avif.index(b"ispe") + 8
@@ -541,6 +555,22 @@ def _zip() -> bytes:
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr(zipfile.ZipInfo("photo.txt"), "no photo")
     return file.getvalue()
+
+
+def large() -> Iterator[tuple[str, bytes]]:
+    """64 megapixels, the most that we promise, in the modes that take the most memory."""
+    for mode, kind, options in (
+        ("RGB", "JPEG", {}),
+        ("RGB", "JPEG", {"progressive": True, "subsampling": 0}),
+        ("CMYK", "JPEG", {"progressive": True, "subsampling": 0}),
+        ("RGBA", "PNG", {"compress_level": 1}),
+        ("I;16", "PNG", {"compress_level": 1}),
+        ("P", "GIF", {}),
+        ("F", "TIFF", {"compression": "tiff_lzw"}),
+    ):
+        content = encoded(Image.new(mode, (8000, 8000)), kind, **options)
+        yield f"{mode}-{'-'.join(options)}.{kind.lower()}", content
+    yield "rgb.webp", _huge_webp(8000, 8000)
 
 
 def main(folder: str) -> None:

@@ -3,12 +3,20 @@
 import struct
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2))
-ADAM7 += ((0, 1, 1, 2),)
+ADAM7 = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
 TIFF_KINDS = {"H": 3, "I": 4, "Q": 16}
 WHITE_XYZ = (0.9642, 1.0, 0.8249)  # D50, as all profiles have it
 RED_XYZ, GREEN_XYZ, BLUE_XYZ = (  # of sRGB
@@ -17,7 +25,7 @@ RED_XYZ, GREEN_XYZ, BLUE_XYZ = (  # of sRGB
     (0.1431, 0.0606, 0.7139),
 )
 
-Samples = npt.NDArray[np.unsignedinteger]
+Samples = npt.NDArray[np.integer[Any]]
 
 
 def exif(orientation: int, order: str = "<", code: str = "H") -> bytes:

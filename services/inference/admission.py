@@ -5,6 +5,7 @@ both lines and both kinds of work are estimated, and a request that would be lat
 once. Refusing late work at the head of the line is not enough: by then it was decoded.
 """
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -44,15 +45,10 @@ class Admission:
                 neededMilliseconds=f"{idle * 1000:.0f}",
             )
         finish = self._finish_seconds(costs, priority)
-        if finish > left * (1 - RESERVE) and finish > idle * (1 + RESERVE):
+        promised = left * (1 - RESERVE)
+        if finish > promised and finish > idle * (1 + RESERVE):
             self._count(len(costs), "overloaded", priority)
-            wait = finish - idle
-            raise Overloaded(
-                f"Others are ahead: the answer would take {finish * 1000:.0f} ms and the deadline "
-                f"leaves {left * 1000:.0f} ms. Try again later, or elsewhere.",
-                retry_seconds=max(0.05, finish - left * (1 - RESERVE)),
-                waitMilliseconds=f"{wait * 1000:.0f}",
-            )
+            raise overloaded(finish - idle, max(0.0, finish - promised))
 
     def _idle_seconds(self, costs: Sequence[float]) -> float:
         decode = max(max(costs), sum(costs) / self._decoders.queue.slots)
@@ -73,3 +69,17 @@ class Admission:
         self._metrics.shed.labels(reason, priority).inc(images)
         for _ in range(images):
             self._decoders.queue.observe_shed(priority)
+
+
+def overloaded(wait_seconds: float, short_seconds: float) -> Overloaded:
+    """The refusal of what would wait so long, and so much too long.
+
+    In steps of 20 ms: coarse words repeat, and what repeats is made once.
+    """
+    wait_ms = math.ceil(wait_seconds * 50) * 20
+    return Overloaded(
+        f"Others are ahead: this would wait {wait_ms} ms and come too late. Try again later, "
+        "elsewhere, or with a longer deadline.",
+        retry_seconds=max(0.05, math.ceil(short_seconds * 50) / 50),
+        waitMilliseconds=str(wait_ms),
+    )

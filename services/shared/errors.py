@@ -29,7 +29,8 @@ EmojinetError
 """
 
 from collections.abc import Iterable, Iterator
-from typing import NoReturn
+from functools import lru_cache
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -242,10 +243,24 @@ def _kinds(parent: type[EmojinetError]) -> Iterator[type[EmojinetError]]:
             yield kind
 
 
-async def abort(context: "grpc.aio.ServicerContext", error: EmojinetError) -> NoReturn:  # type: ignore[type-arg]
+async def abort(context: "grpc.aio.ServicerContext[Any, Any]", error: EmojinetError) -> NoReturn:
     """Ends the RPC with the status of `error`; never returns."""
-    status = rpc_status.to_status(to_proto(error))
+    facts = tuple(error.metadata.items())
+    status = _status(type(error), str(error), error.retry_seconds, facts)
     await context.abort(status.code, status.details, status.trailing_metadata)
+
+
+# Under overload thousands of refusals say the same, and have to cost next to nothing.
+@lru_cache(maxsize=256)
+def _status(
+    kind: type[EmojinetError],
+    message: str,
+    retry_seconds: float | None,
+    facts: tuple[tuple[str, str], ...],
+) -> grpc.Status:
+    error = kind(message, retry_seconds=retry_seconds)
+    error.metadata = dict(facts)
+    return rpc_status.to_status(to_proto(error))
 
 
 def info(details: Iterable[any_pb2.Any]) -> error_details_pb2.ErrorInfo:

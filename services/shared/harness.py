@@ -1,7 +1,6 @@
 """What every service does the same way: ports, health, metrics, logs, errors, and a clean end."""
 
 import asyncio
-import contextlib
 import logging
 import random
 import signal
@@ -159,8 +158,16 @@ class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
     def _unary(self, method: str, handler: Handler) -> Handler:
         async def bounded(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
-            async with self._boundary(method, context):
-                return await handler(request, context)
+            self.in_flight += 1
+            try:
+                response = await handler(request, context)
+                self._count(method, grpc.StatusCode.OK)
+                return response
+            except BaseException as failure:
+                await self._end(method, context, failure)
+                raise
+            finally:
+                self.in_flight -= 1
 
         return bounded
 
@@ -168,34 +175,40 @@ class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         async def bounded(
             request: Any, context: "grpc.aio.ServicerContext[Any, Any]"
         ) -> AsyncIterator[Any]:
-            async with self._boundary(method, context):
+            self.in_flight += 1
+            try:
                 async for response in handler(request, context):
                     yield response
+                self._count(method, grpc.StatusCode.OK)
+            except BaseException as failure:
+                await self._end(method, context, failure)
+                raise
+            finally:
+                self.in_flight -= 1
 
         return bounded
 
-    @contextlib.asynccontextmanager
-    async def _boundary(
-        self, method: str, context: "grpc.aio.ServicerContext[Any, Any]"
-    ) -> AsyncIterator[None]:
-        code = grpc.StatusCode.OK
-        self.in_flight += 1
-        try:
-            yield
-        except asyncio.CancelledError:
+    async def _end(
+        self,
+        method: str,
+        context: "grpc.aio.ServicerContext[Any, Any]",
+        failure: BaseException,
+    ) -> None:
+        """Counts the failure and tells the caller, unless there is nobody to tell."""
+        if isinstance(failure, errors.EmojinetError):
+            self._count(method, failure.code)
+            await errors.abort(context, failure)
+        elif isinstance(failure, Exception):
+            self._count(method, grpc.StatusCode.INTERNAL)
+            await errors.abort(context, internal(failure))
+        else:  # cancelled: by the caller, or by its deadline
             late = (context.time_remaining() or 1.0) <= 0
             code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
-            raise
-        except errors.EmojinetError as error:
-            code = error.code
-            await errors.abort(context, error)
-        except Exception as error:
-            code = grpc.StatusCode.INTERNAL
-            await errors.abort(context, internal(error))
-        finally:
-            self.in_flight -= 1
-            if self._requests is not None:
-                self._requests.labels(method, code.name).inc()
+            self._count(method, code)
+
+    def _count(self, method: str, code: grpc.StatusCode) -> None:
+        if self._requests is not None:
+            self._requests.labels(method, code.name).inc()
 
 
 async def stop_signal() -> None:

@@ -45,6 +45,7 @@ PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 STANDALONE = frozenset(range(0xD0, 0xD8)) | {0x01}
 START_OF_SCAN, END_OF_IMAGE, PADDING = 0xDA, 0xD9, 0xFF
 
+GIF_PALETTE, GIF_EXTENSION, GIF_FRAME = 0x80, 0x21, 0x2C
 TIFF_WIDTH, TIFF_HEIGHT = 256, 257
 TIFF_INTEGERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
 
@@ -57,7 +58,7 @@ class Header(NamedTuple):
     """As stored: the file's orientation may still turn it."""
     height: int
     progressive: bool = False
-    """A JPEG in several passes over the whole picture, which costs more time and memory."""
+    """A JPEG of several scans of the whole picture, which cost more time and memory than one."""
 
 
 def sniff(content: bytes) -> str:
@@ -81,10 +82,10 @@ def sniff(content: bytes) -> str:
 
 
 def read(content: bytes) -> Header | None:
-    """The header, or None where it is unknown: assume the worst then. Never raises.
+    r"""The header, or None where it is unknown: assume the worst then. Never raises.
 
-    >>> read(b"GIF89a" + bytes([64, 1, 240, 0]))
-    Header(format='GIF', width=320, height=240, progressive=False)
+    >>> read(b"\x89PNG\r\n\x1a\n" + b"\0\0\0\x0dIHDR" + bytes([0, 0, 1, 64, 0, 0, 0, 240]))
+    Header(format='PNG', width=320, height=240, progressive=False)
     """
     kind = sniff(content)
     reader = READERS.get(kind)
@@ -107,14 +108,16 @@ def _brand(content: bytes) -> str:
 
 
 def _jpeg(content: bytes) -> Header | None:
-    at = 2
+    at, width, height, components, progressive = 2, 0, 0, 0, False
     for _ in range(MAX_HOPS):
-        prefix, marker, length = struct.unpack_from(">BBH", content, at)
-        if prefix != PADDING or marker in (START_OF_SCAN, END_OF_IMAGE):
+        prefix, marker, length, first = struct.unpack_from(">BBHB", content, at)
+        if prefix != PADDING or marker == END_OF_IMAGE:
             return None
         if marker in START_OF_FRAME:
-            height, width = struct.unpack_from(">HH", content, at + 5)
-            return Header("JPEG", width, height, marker in PROGRESSIVE)
+            height, width, components = struct.unpack_from(">HHB", content, at + 5)
+            progressive = marker in PROGRESSIVE
+        elif marker == START_OF_SCAN:
+            return Header("JPEG", width, height, progressive or first < components)
         if marker == PADDING:
             at += 1
         else:
@@ -143,15 +146,21 @@ def _webp(content: bytes) -> Header | None:
 
 
 def _gif(content: bytes) -> Header | None:
-    """The screen, or what its first frame makes of it: a frame may lie beyond the screen."""
+    """The screen, or what its first frame makes of it, since a frame may lie beyond the screen."""
     screen_width, screen_height, flags = struct.unpack_from("<HHB", content, 6)
     at = 13 + (3 << (flags & 7) + 1 if flags & GIF_PALETTE else 0)
+    in_extension = False  # a chain of blocks up to an empty one
     for _ in range(MAX_HOPS):
-        mark = content[at : at + 1]
-        if mark == b",":
+        (byte,) = struct.unpack_from("B", content, at)
+        if in_extension:
+            in_extension = byte != 0
+            at += 1 + byte
+        elif byte == GIF_FRAME:
             left, top, width, height = struct.unpack_from("<HHHH", content, at + 1)
             return Header("GIF", max(screen_width, left + width), max(screen_height, top + height))
-        at += 2 if mark == b"!" else 1 + content[at] if mark else 0
+        else:
+            in_extension = byte == GIF_EXTENSION
+            at += 1 + in_extension
     return None
 
 

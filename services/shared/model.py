@@ -13,17 +13,20 @@ values. So every file is read once, through one descriptor, and believed only wh
 the manifest's. The digest of the manifest is the version.
 """
 
+import errno
 import hashlib
 import hmac
 import json
 import math
 import os
 import re
+import shutil
 import stat
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from reprlib import repr as excerpt
+from typing import Any, TypeVar
 
 import numpy as np
 import safetensors.numpy
@@ -34,6 +37,7 @@ from services.shared.vocabulary import Vocabulary
 
 FORMAT = 1
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+DIGEST = re.compile(r"[0-9a-f]{64}")
 MANIFEST = "manifest.json"
 SIZE_LIMITS = {
     "model.json": 1 << 20,
@@ -49,6 +53,7 @@ MAX_PROBES = 512
 MAX_PROBE_BYTES = 6 << 20
 
 Arrays = dict[str, np.ndarray]
+Facts = TypeVar("Facts")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,9 +95,11 @@ class Preprocessing:
         _require(_whole(self.size_px, 32, 1024), "size_px")
         _require(_number(self.crop) and 0.1 <= self.crop <= 1, "crop")
         for name, triple in (("mean", self.mean), ("std", self.std)):
-            _require(len(triple) == 3 and all(_number(v) and 0 <= v <= 1 for v in triple), name)
+            _require(isinstance(triple, list | tuple) and len(triple) == 3, name)
+            _require(all(_number(v) and 0 <= v <= 1 for v in triple), name)
+            object.__setattr__(self, name, tuple(triple))  # JSON has lists only
         _require(all(v > 0 for v in self.std), "std")
-        _require(self.decode_version == pixels.VERSION, "decode_version")
+        _require(_whole(self.decode_version, pixels.VERSION, pixels.VERSION), "decode_version")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,13 +147,38 @@ class Model:
             raise BadModel(f"The model {self.folder} has no {name}.", path=str(self.folder))
         return _read_listed(self.folder, name, self.files[name])
 
+    def check(self) -> "Model":
+        """Itself, when every file is what was published, and is usable; else raises BadModel."""
+        for name in self.files:
+            self.read(name)
+        self.weights()
+        self.probes()
+        return self
+
     def weights(self) -> Arrays:
-        """The parameters by name, all of them finite."""
+        """The parameters by name, all of them finite, with a head for this vocabulary."""
         arrays = _tensors(self.folder, "weights.safetensors", self.read("weights.safetensors"))
         for name, array in arrays.items():
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise _bad(self.folder, f"the weights {name} are not finite")
+            if array.dtype not in (np.float32, np.int64):  # whole: what batch norms have counted
+                raise _bad(self.folder, f"the weights {name!r} are {array.dtype}, not float32")
+            if not np.isfinite(array).all():
+                raise _bad(self.folder, f"the weights {name!r} are not finite")
+        for name, shape in self._head().items():
+            if name not in arrays or arrays[name].shape != shape:
+                found = arrays[name].shape if name in arrays else "absent"
+                raise _bad(self.folder, f"the weights {name} must be {shape}, and are {found}")
         return arrays
+
+    def _head(self) -> dict[str, tuple[int, ...]]:
+        """What the head needs, by name; here, since not every server has torch to find out."""
+        features, classes = self.architecture.features, self.architecture.classes
+        if self.architecture.head == "linear":
+            return {"head.weight": (self.outputs, features), "head.bias": (self.outputs,)}
+        return {
+            "head.classifier.weight": (classes, features),
+            "head.classifier.bias": (classes,),
+            "head.table_CK": (classes, self.outputs),
+        }
 
     def probes(self) -> "Probes":
         """The pictures and logits that every backend is held against."""
@@ -171,12 +203,16 @@ class Probes:
     @staticmethod
     def from_arrays(arrays: Arrays) -> "Probes":
         """From the tensors `jpeg` (bytes, one after the other), `ends` and `logits`."""
-        content, ends, logits = arrays["jpeg"].tobytes(), arrays["ends"], arrays["logits"]
+        jpeg, ends, logits = arrays["jpeg"], arrays["ends"], arrays["logits"]
+        for array, kind, ndim in ((jpeg, np.uint8, 1), (ends, np.int64, 1), (logits, "f4", 2)):
+            if array.dtype != kind or array.ndim != ndim:
+                raise ValueError("a tensor has another type or rank than it should")
+        if not 0 < len(ends) == len(logits) <= MAX_PROBES or len(jpeg) > MAX_PROBE_BYTES:
+            raise ValueError(f"{len(ends)} pictures, {len(jpeg)} bytes, {len(logits)} logits")
         starts = np.concatenate([[0], ends[:-1]])
-        if not 0 < len(ends) == len(logits) <= MAX_PROBES or logits.ndim != 2:
-            raise ValueError(f"{len(ends)} pictures, {logits.shape} logits")
-        if ends[-1] != len(content) or (np.diff(ends) <= 0).any() or ends[0] <= 0:
+        if ends[-1] != len(jpeg) or (ends <= starts).any():
             raise ValueError("the pictures' ends do not ascend to the end of the content")
+        content = jpeg.tobytes()
         return Probes([content[a:b] for a, b in zip(starts, ends, strict=True)], logits)
 
     def to_arrays(self) -> Arrays:
@@ -202,37 +238,60 @@ def load(folder: Path) -> Model:
     Raises:
         BadModel: it is missing, incomplete or altered; in one sentence.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # unlike the method of Path, this never raises
         raise BadModel(f"There is no model folder {folder}.", path=str(folder))
     content = _read(folder, MANIFEST, 1 << 20)
-    manifest = _json(folder, MANIFEST, content)
-    files, name = manifest.get("files"), manifest.get("name")
-    if manifest.get("format") != FORMAT:
-        raise _bad(folder, f"its format is {manifest.get('format')!r}, this program reads {FORMAT}")
-    if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise _bad(folder, f"its name {name!r} is not made of a-z, 0-9, dots and dashes")
-    if not isinstance(files, dict) or not files.keys() >= REQUIRED:
-        raise _bad(folder, f"its manifest must list {', '.join(sorted(REQUIRED))}")
-    if unknown := sorted(files.keys() - SIZE_LIMITS.keys()):
-        raise _bad(folder, f"its manifest lists {unknown[0]!r}, which no model has")
+    name, files = _manifest(folder, content)
     read = {
         n: _read_listed(folder, n, files[n]) for n in ("model.json", "vocabulary.json", "card.md")
     }
+    facts = _json(folder, "model.json", read["model.json"])
     try:
-        facts = _json(folder, "model.json", read["model.json"])
+        if facts.keys() != {"architecture", "preprocessing", "calibration"}:
+            raise ValueError("model.json holds architecture, preprocessing, calibration, no more")
         return Model(
             folder=folder,
             name=name,
             version=hashlib.sha256(content).hexdigest()[:12],
-            architecture=Architecture(**facts["architecture"]),
-            preprocessing=Preprocessing(**facts["preprocessing"]),
-            calibration=Calibration(**facts["calibration"]),
+            architecture=_facts(Architecture, facts["architecture"]),
+            preprocessing=_facts(Preprocessing, facts["preprocessing"]),
+            calibration=_facts(Calibration, facts["calibration"]),
             vocabulary=Vocabulary.from_json(read["vocabulary.json"].decode()),
             card=read["card.md"].decode(),
             files=files,
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise _bad(folder, f"model.json or vocabulary.json is malformed: {error}") from None
+    except ValueError as error:
+        raise _bad(folder, f"its description is malformed: {error}") from None
+
+
+def _manifest(folder: Path, content: bytes) -> tuple[str, dict[str, Any]]:
+    """The name, and what is known of each file."""
+    manifest = _json(folder, MANIFEST, content)
+    form, name, files = manifest.get("format"), manifest.get("name"), manifest.get("files")
+    if not _whole(form, FORMAT, FORMAT):
+        raise _bad(folder, f"its format is {excerpt(form)}, this program reads {FORMAT}")
+    if manifest.keys() != {"format", "name", "files"}:
+        raise _bad(folder, "its manifest must hold format, name and files, and no more")
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise _bad(folder, f"its name {excerpt(name)} is not made of a-z, 0-9, dots and dashes")
+    if not isinstance(files, dict) or not files.keys() >= REQUIRED:
+        raise _bad(folder, f"its manifest must list {', '.join(sorted(REQUIRED))}")
+    for file_name, listed in files.items():
+        if file_name not in SIZE_LIMITS:
+            raise _bad(folder, f"its manifest lists {excerpt(file_name)}, which no model has")
+        if not _is_listing(listed):
+            raise _bad(folder, f"its manifest does not say length and sha256 of {file_name}")
+    return name, files
+
+
+def _is_listing(listed: object) -> bool:
+    return (
+        isinstance(listed, dict)
+        and listed.keys() == {"bytes", "sha256"}
+        and _whole(listed["bytes"], 0, max(SIZE_LIMITS.values()))
+        and isinstance(listed["sha256"], str)
+        and DIGEST.fullmatch(listed["sha256"]) is not None
+    )
 
 
 def write(
@@ -252,28 +311,61 @@ def write(
 
     Args:
         openvino: content of `openvino.xml` and `openvino.bin`; empty where there is no such form.
+
+    Raises:
+        BadModel: what was given makes no usable model. Then there is no folder either.
     """
-    if folder.exists():
-        raise FileExistsError(f"{folder} exists; a model is written once")
     facts = {
         "architecture": asdict(architecture),
         "preprocessing": asdict(preprocessing),
         "calibration": asdict(calibration),
     }
+    # In order: safetensors writes what lies in memory, whatever the strides say.
+    ordered = {n: np.asarray(array, order="C") for n, array in weights.items()}
     files = {
         "model.json": json.dumps(facts, indent=1).encode(),
         "vocabulary.json": vocabulary.to_json().encode(),
-        "weights.safetensors": safetensors.numpy.save(weights),
+        "weights.safetensors": safetensors.numpy.save(ordered),
         "probes.safetensors": safetensors.numpy.save(probes.to_arrays()),
         "card.md": card.encode(),
         **openvino,
     }
     listed = {n: {"bytes": len(c), "sha256": _digest(c)} for n, c in sorted(files.items())}
     manifest = {"format": FORMAT, "name": name, "files": listed}
-    folder.mkdir(parents=True)
-    for file_name, content in {**files, MANIFEST: json.dumps(manifest, indent=1).encode()}.items():
-        (folder / file_name).write_bytes(content)
-    return load(folder)
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise FileExistsError(f"{folder} exists; a model is written once") from None
+    try:
+        for n, content in {**files, MANIFEST: json.dumps(manifest, indent=1).encode()}.items():
+            (folder / n).write_bytes(content)
+        return load(folder).check()
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+
+
+def read_regular(path: Path, limit_bytes: int) -> bytes:
+    """The whole file, through one descriptor that is neither a link nor a device.
+
+    Raises:
+        OSError: it is one, cannot be read, or is larger; `strerror` completes a sentence.
+    """
+
+    def opener(name: str, flags: int) -> int:  # the file then owns the descriptor, come what may
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+    if path.is_symlink():  # only for the message: O_NOFOLLOW speaks of too many levels
+        raise OSError(errno.ELOOP, "it is a link")
+    with open(path, "rb", opener=opener) as file:
+        facts = os.fstat(file.fileno())
+        if not stat.S_ISREG(facts.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        # Not simply up to the limit: read(n) takes n bytes of memory whatever the file holds.
+        content = file.read(min(facts.st_size, limit_bytes) + 1)
+    if len(content) > limit_bytes:
+        raise OSError(errno.EFBIG, f"it is larger than the {limit_bytes} bytes it may have")
+    return content
 
 
 def _digest(content: bytes) -> str:
@@ -281,26 +373,16 @@ def _digest(content: bytes) -> str:
 
 
 def _read(folder: Path, name: str, limit_bytes: int) -> bytes:
-    """The whole file, through one descriptor that is neither a link nor a device."""
     try:
-        descriptor = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise _bad(folder, f"{name} is no regular file")
-            content = file.read(limit_bytes + 1)
+        return read_regular(folder / name, limit_bytes)
     except OSError as error:
         raise _bad(folder, f"{name} cannot be read: {error.strerror}") from None
-    if len(content) > limit_bytes:
-        raise _bad(folder, f"{name} is larger than the {limit_bytes} bytes it may have")
-    return content
 
 
-def _read_listed(folder: Path, name: str, listed: Any) -> bytes:
-    if not isinstance(listed, dict) or not isinstance(listed.get("sha256"), str):
-        raise _bad(folder, f"its manifest says nothing of the sha256 of {name}")
+def _read_listed(folder: Path, name: str, listed: Mapping[str, Any]) -> bytes:
     content = _read(folder, name, SIZE_LIMITS[name])
-    if len(content) != listed.get("bytes"):
-        raise _bad(folder, f"{name} has {len(content)} bytes, not {listed.get('bytes')}")
+    if len(content) != listed["bytes"]:
+        raise _bad(folder, f"{name} has {len(content)} bytes, not {listed['bytes']}")
     if not hmac.compare_digest(_digest(content), listed["sha256"]):
         raise _bad(folder, f"{name} was altered: its sha256 is not the manifest's")
     return content
@@ -319,8 +401,16 @@ def _json(folder: Path, name: str, content: bytes) -> dict[str, Any]:
 def _tensors(folder: Path, name: str, content: bytes) -> Arrays:
     try:
         return safetensors.numpy.load(content)
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise _bad(folder, f"{name} is no safetensors file: {error}") from None
+    except (safetensors.SafetensorError, KeyError, ValueError, OverflowError) as error:
+        raise _bad(folder, f"{name} is no safetensors file: {excerpt(str(error))}") from None
+
+
+def _facts(kind: type[Facts], facts: Any) -> Facts:
+    """The dataclass with these values; raises ValueError unless they are all there and right."""
+    wanted = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    if not isinstance(facts, dict) or facts.keys() != set(wanted):
+        raise ValueError(f"{kind.__name__.lower()} holds {', '.join(wanted)}, no more")
+    return kind(**facts)
 
 
 def _bad(folder: Path, what: str) -> BadModel:
@@ -337,4 +427,9 @@ def _whole(value: object, least: int, most: int) -> bool:
 
 
 def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # Compared, since math.isfinite raises for a whole number of 400 digits.
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and -math.inf < value < math.inf
+    )

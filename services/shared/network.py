@@ -63,17 +63,39 @@ def read(model: Model) -> Network:
     Raises:
         BadModel: timm does not know the backbone, or the weights belong to another architecture.
     """
-    try:
-        network = Network(model.architecture, model.preprocessing, model.outputs)
-        return with_weights(network, model.weights())
-    except RuntimeError as error:
-        # torch lists every tensor that does not fit; the first is enough to know.
-        first = " ".join(str(error).split("\n")[:2])[:300]
+    arrays = model.weights()
+    if misfit := _misfit(model, arrays):
         raise BadModel(
             f"The weights of {model.folder} do not fit its architecture "
-            f"{model.architecture.backbone}: {first}",
+            f"{model.architecture.backbone}: {misfit}.",
             path=str(model.folder),
-        ) from None
+        )
+    return with_weights(Network(model.architecture, model.preprocessing, model.outputs), arrays)
+
+
+def _misfit(model: Model, arrays: Arrays) -> str:
+    """What is wrong with the weights, or with the architecture itself; empty when nothing is.
+
+    Found on torch's device without memory, however large a network the model claims to be.
+    """
+    edge = model.preprocessing.size_px
+    try:
+        with torch.device("meta"):
+            network = Network(model.architecture, model.preprocessing, model.outputs).eval()
+            _, map_BFhw = network(torch.empty(1, edge, edge, 3))
+    except Exception as error:  # timm's networks raise any type
+        return (str(error) or type(error).__name__).splitlines()[0][:200]
+    if map_BFhw.shape[1] != model.architecture.features:
+        return f"it has {map_BFhw.shape[1]} features, not {model.architecture.features}"
+    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    for name in sorted(wanted.keys() | arrays.keys()):
+        if name not in wanted:
+            return f"it has no {name!r}"
+        if name not in arrays:
+            return f"they lack {name}"
+        if arrays[name].shape != wanted[name]:
+            return f"{name} has shape {arrays[name].shape}, not {wanted[name]}"
+    return ""
 
 
 def with_weights(network: Network, arrays: Arrays) -> Network:

@@ -38,6 +38,7 @@ FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 MAX_BYTES = 10 * 2**20
 MAX_PIXELS = 64_000_000
 MAX_SCANS = 100  # libjpeg-turbo's own fuzzers stop here; an honest progressive JPEG has about ten
+MAX_MARKERS = 1000  # tables come between scans
 MAX_PROFILE_BYTES = 4 * 2**20  # the largest profiles of printing presses have 3 MiB
 MAX_JPEG_EDGE_PX = 65_500
 BACKDROP = (255, 255, 255)  # behind whatever is transparent
@@ -182,7 +183,9 @@ def admit(content: bytes) -> header.Header:
         raise _not_ours(kind)
     found = header.read(content) or header.Header(kind, 0, 0)
     _check_size(found.width, found.height)
-    if kind == "JPEG" and _has_too_many_scans(content):
+    if kind == "JPEG" and not found.width:  # Pillow would read millions of segments one by one
+        raise errors.UndecodableImage("The JPEG has no header; send it whole.", format=kind)
+    if found.progressive and _has_too_many_scans(content):
         raise errors.DecodeLimit(
             f"The JPEG has more than {MAX_SCANS} scans; save it as a baseline JPEG."
         )
@@ -217,13 +220,13 @@ def _has_too_many_scans(content: bytes) -> bool:
     if content.count(b"\xff\xda") <= MAX_SCANS:
         return False
     at, scans = 2, 0
-    while (match := JPEG_MARKER.search(content, at)) and scans <= MAX_SCANS:
-        marker, at = match[1], match.end()
-        if marker == b"\xd9":
-            break
-        scans += marker == b"\xda"
-        at += int.from_bytes(content[at : at + 2], "big")
-    return scans > MAX_SCANS
+    for _ in range(MAX_MARKERS):
+        match = JPEG_MARKER.search(content, at)
+        if match is None or match[1] == b"\xd9":
+            return scans > MAX_SCANS
+        scans += match[1] == b"\xda"
+        at = match.end() + int.from_bytes(content[match.end() : match.end() + 2], "big")
+    return True
 
 
 @contextlib.contextmanager
@@ -331,23 +334,13 @@ def _decoded_jpeg(image: Image.Image, content: bytes, edge_px: int) -> Pixels | 
     if image.mode == "RGB":
         least = {"min_width": -(-width // scale), "min_height": -(-height // scale)}
         try:
-            return _whole_jpeg(content, **least)
+            pixels_HW3: Pixels = simplejpeg.decode_jpeg(content, **least)
+            return pixels_HW3
         except ValueError as error:
-            if "premature end of data" in str(error):  # Pillow would show half a picture
+            if "premature end" in str(error).lower():  # Pillow may show half a picture
                 raise
     image.draft(None, (width // scale, height // scale))
     return None
-
-
-def _whole_jpeg(content: bytes, **least: int) -> Pixels:
-    try:
-        pixels_HW3: Pixels = simplejpeg.decode_jpeg(content, **least)
-    except ValueError as error:
-        if "Premature end of JPEG file" not in str(error):
-            raise
-        # Fine if nothing but the end mark is missing; simplejpeg says so when it gets one.
-        pixels_HW3 = simplejpeg.decode_jpeg(content + b"\xff\xd9", **least)
-    return pixels_HW3
 
 
 def _in_eight_bits(image: Image.Image) -> Image.Image:

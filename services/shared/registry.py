@@ -7,6 +7,8 @@ The trainer writes it, inference follows it. Every change is a rename, so that a
 old state or the new one and a crash leaves no half.
 """
 
+import contextlib
+import errno
 import json
 import os
 import re
@@ -20,6 +22,7 @@ from services.shared.errors import BadModel
 
 LIVE = "live.json"
 VERSION = re.compile(r"[0-9a-f]{12}")
+MAX_LIVE_BYTES = 4096
 
 
 class Live(NamedTuple):
@@ -42,23 +45,46 @@ def live(registry: Path) -> Live | None:
     """
     path = registry / LIVE
     try:
-        content = path.read_text()[:4096]
-        named = json.loads(content)
+        named = json.loads(model.read_regular(path, MAX_LIVE_BYTES))
         which = Live(named["name"], named["version"])
-        if model.NAME.fullmatch(which.name) and VERSION.fullmatch(which.version):
+        if _is_proper(which):
             return which
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError):
+    except OSError as error:
+        raise BadModel(f"{path} cannot be read: {error.strerror}.", path=str(path)) from None
+    except (ValueError, KeyError, TypeError, RecursionError):
         pass
     raise BadModel(f"{path} must hold a model's name and version.", path=str(path))
 
 
+def load(registry: Path, which: Live) -> model.Model:
+    """The model of that name and version.
+
+    Raises:
+        BadModel: it is not in the registry, is not usable, or is another than its folder says.
+    """
+    if not _is_proper(which):
+        raise BadModel("A model of a registry has a name and a version of 12 hexadecimal digits.")
+    loaded = model.load(folder(registry, which))
+    if (loaded.name, loaded.version) != which:
+        raise BadModel(
+            f"The model {loaded.folder} is {loaded.name}@{loaded.version}, not what its folder "
+            "is called.",
+            path=str(loaded.folder),
+        )
+    return loaded
+
+
 def models(registry: Path) -> list[Live]:
     """Every model of the registry, the newest first."""
-    found = [path for path in registry.glob("*/*") if VERSION.fullmatch(path.name)]
-    found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-    return [Live(path.parent.name, path.name) for path in found]
+    found: list[tuple[int, Live]] = []
+    for path in registry.glob("*/*"):
+        which = Live(path.parent.name, path.name)
+        with contextlib.suppress(OSError):  # taken away while we look
+            if _is_proper(which) and path.is_dir():
+                found.append((path.stat().st_mtime_ns, which))
+    return [which for _, which in sorted(found, reverse=True)]
 
 
 def publish(registry: Path, staged: Path) -> Live:
@@ -67,18 +93,20 @@ def publish(registry: Path, staged: Path) -> Live:
     Raises:
         BadModel: the staged model does not pass its own checks.
     """
-    checked = model.load(staged)
-    for name in checked.files:
-        checked.read(name)
+    checked = model.load(staged).check()
+    for name in (*checked.files, model.MANIFEST, ""):  # and the folder itself
+        _sync(staged / name)
     which = Live(checked.name, checked.version)
     target = folder(registry, which)
-    if target.exists():
-        shutil.rmtree(staged)
-        return which
     target.parent.mkdir(parents=True, exist_ok=True)
-    _sync_tree(staged)
-    os.rename(staged, target)
+    try:
+        os.rename(staged, target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        shutil.rmtree(staged)  # somebody has published the same one
     _sync(target.parent)
+    _sync(registry)
     return which
 
 
@@ -88,20 +116,23 @@ def activate(registry: Path, which: Live) -> None:
     Raises:
         BadModel: it is not in the registry, or does not pass its checks.
     """
-    model.load(folder(registry, which))
+    load(registry, which).check()
     with tempfile.NamedTemporaryFile("w", dir=registry, prefix=f".{LIVE}", delete=False) as file:
-        json.dump(which._asdict(), file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, registry / LIVE)
+        try:
+            json.dump(which._asdict(), file)
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)
+            os.fsync(file.fileno())
+            os.replace(file.name, registry / LIVE)
+        except BaseException:
+            os.unlink(file.name)
+            raise
     _sync(registry)
 
 
-def _sync_tree(path: Path) -> None:
-    for child in path.iterdir():
-        _sync(child)
-    _sync(path)
+def _is_proper(which: Live) -> bool:
+    """Whether this may be part of a path; raises TypeError for what is no text."""
+    return bool(model.NAME.fullmatch(which.name) and VERSION.fullmatch(which.version))
 
 
 def _sync(path: Path) -> None:
