@@ -3,8 +3,9 @@
 import os
 import sys
 from importlib.metadata import version
+from io import TextIOWrapper
 from signal import SIG_DFL, SIGINT, raise_signal, signal
-from typing import Annotated, TextIO, cast
+from typing import Annotated, cast
 
 import typer
 
@@ -49,24 +50,36 @@ def emojinet(
 
 
 def main() -> None:
-    """Runs the command line; what is used wrongly is told in one line, with status 2."""
+    """Runs the command line and ends the process."""
     for stream in (sys.stdout, sys.stderr):
         # A terminal or pipe that is not UTF-8 gets what it cannot show as an escape.
-        cast(TextIO, stream).reconfigure(errors="backslashreplace")  # type: ignore[attr-defined]
-    try:
-        status = app(standalone_mode=False)
-    except typer.TyperException as wrong:
-        if message := wrong.format_message():  # empty when typer has printed the help
-            options.say(f"emojinet: {message}")
-        sys.exit(2)
-    except EmojinetError as error:
-        options.say(f"emojinet: {error}")
-        sys.exit(1)
+        cast(TextIOWrapper, stream).reconfigure(errors="backslashreplace")
+    status = _status()
     if status == 128 + SIGINT:  # what typer makes of Ctrl-C
         # Die of the signal: a shell's loop ends with us, and nobody waits for our threads.
         signal(SIGINT, SIG_DFL)
         raise_signal(SIGINT)
     sys.exit(status)
+
+
+def _status() -> int:
+    """The exit status: 1 for what failed, 2 for wrong use; each is told in one line."""
+    try:
+        status: int | None = app(prog_name="emojinet", standalone_mode=False)
+        sys.stdout.flush()
+        return status or 0
+    except typer.TyperException as wrong:
+        if message := wrong.format_message():  # empty when typer has printed the help
+            options.say(f"emojinet: {message}")
+        return 2
+    except EmojinetError as error:
+        options.say(f"emojinet: {error}")
+    except OSError as error:  # of the output: a picture's is part of its answer
+        if not isinstance(error, BrokenPipeError):
+            options.say(f"emojinet: {error}")
+        # Python flushes at the end, and would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
 
 
 if __name__ == "__main__":

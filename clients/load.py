@@ -90,13 +90,20 @@ def plan(
         yield Call(at, choose(), deadline, rng.uniform(0, deadline) if gives_up else None)
 
 
-async def run(server: str, calls: Iterable[Call], *, connections: int = 4) -> Report:
+async def run(
+    server: str,
+    calls: Iterable[Call],
+    *,
+    connections: int = 4,
+    connect_seconds: float = CONNECT_SECONDS,
+) -> Report:
     """Makes every call when it is due, and reports what became of them all.
 
     Args:
         server: address of the inference service.
         calls: in order of time, at least one.
         connections: over which they are spread, as those of many callers would be.
+        connect_seconds: how long these may take, before the first call.
 
     Raises:
         ServerUnreachable: nothing answers there at the start.
@@ -104,7 +111,7 @@ async def run(server: str, calls: Iterable[Call], *, connections: int = 4) -> Re
     async with AsyncExitStack() as stack:
         channels = [await stack.enter_async_context(_channel(server)) for _ in range(connections)]
         try:
-            async with asyncio.timeout(CONNECT_SECONDS):
+            async with asyncio.timeout(connect_seconds):
                 await asyncio.gather(*(channel.channel_ready() for channel in channels))
         except TimeoutError:
             raise unreachable(server) from None

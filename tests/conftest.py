@@ -1,4 +1,4 @@
-"""What all tests share: the real starter, built once, and a tiny model for what needs no network."""
+"""What all tests share: the real starter, built once, and a tiny model without a network."""
 
 import hashlib
 import shutil

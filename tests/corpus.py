@@ -246,7 +246,8 @@ def _tiffs() -> Iterator[Valid]:
         yield Valid(f"{compression}.tiff", content)
     for mode in ("RGBA", "CMYK", "LAB"):
         image = _inks() if mode == "CMYK" else picture(mode=mode)
-        content = encoded(image, "TIFF", compression="tiff_lzw")
+        # Pillow's own profile for LAB has the time in it.
+        content = encoded(image, "TIFF", compression="tiff_lzw", icc_profile=None)
         yield Valid(f"{mode.lower()}.tiff", content, tolerance=4)
     jpeg = encoded(picture(mode="YCbCr"), "TIFF", compression="jpeg", quality=95)
     yield Valid("jpeg.tiff", jpeg, tolerance=LOSSY)
@@ -561,11 +562,8 @@ def large() -> Iterator[tuple[str, bytes]]:
     """64 megapixels, the most that we promise, in the modes that take the most memory."""
     for mode, kind, options in (
         ("RGB", "JPEG", {}),
-        ("RGB", "JPEG", {"progressive": True, "subsampling": 0}),
         ("CMYK", "JPEG", {"progressive": True, "subsampling": 0}),
         ("RGBA", "PNG", {"compress_level": 1}),
-        ("I;16", "PNG", {"compress_level": 1}),
-        ("P", "GIF", {}),
         ("F", "TIFF", {"compression": "tiff_lzw"}),
     ):
         content = encoded(Image.new(mode, (8000, 8000)), kind, **options)

@@ -16,7 +16,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from services.inference.backends import Look
+from services.inference.backends import Look, timed
 from services.shared import model as models
 from services.shared.errors import BadModel
 from services.shared.model import Model
@@ -35,9 +35,12 @@ def prepare(folder: Path, version: str, backend: str, precision: str) -> tuple[b
     if model.version != version:
         raise BadModel(f"{folder} was replaced while it was being loaded.", path=str(folder))
     chosen, look = _open(model, backend, precision)
-    if not chosen.startswith("timed:"):
+    if chosen.startswith("timed:"):
+        times = timed.parse(chosen)
+        seconds = {batch: times.seconds(batch) for batch in BATCHES}
+    else:
         check(model, look, precision)
-    seconds = dict(_measure(model, look, chosen))
+        seconds = dict(_measure(model, look))
     hello = {"backend": chosen, "seconds": seconds}
     return json.dumps(hello).encode(), Device(model, look).handle
 
@@ -45,9 +48,7 @@ def prepare(folder: Path, version: str, backend: str, precision: str) -> tuple[b
 def _open(model: Model, backend: str, precision: str) -> tuple[str, Look]:
     # Here, so that a server needs only the packages of the backend it uses.
     if backend.startswith("timed:"):
-        from services.inference.backends.timed import open_timed
-
-        return backend, open_timed(model, backend)
+        return backend, timed.open_timed(model, backend)
     if backend != "torch":
         try:
             from services.inference.backends.openvino import open_openvino
@@ -109,7 +110,7 @@ def check(model: Model, look: Look, precision: str) -> None:
             )
 
 
-def _measure(model: Model, look: Look, backend: str) -> Iterator[tuple[int, float]]:
+def _measure(model: Model, look: Look) -> Iterator[tuple[int, float]]:
     """s(b) for growing batches, as long as a larger one makes an image cheaper."""
     edge = model.preprocessing.size_px
     best = float("inf")

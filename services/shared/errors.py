@@ -246,7 +246,7 @@ def _kinds(parent: type[EmojinetError]) -> Iterator[type[EmojinetError]]:
 async def abort(context: "grpc.aio.ServicerContext[Any, Any]", error: EmojinetError) -> NoReturn:
     """Ends the RPC with the status of `error`; never returns."""
     facts = tuple(error.metadata.items())
-    status = _status(type(error), str(error), error.retry_seconds, facts)
+    status = _status(type(error), str(error), error.retry_seconds, facts)  # type: ignore[arg-type]
     await context.abort(status.code, status.details, status.trailing_metadata)
 
 

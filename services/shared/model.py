@@ -279,16 +279,16 @@ def _manifest(folder: Path, content: bytes) -> tuple[str, dict[str, Any]]:
     for file_name, listed in files.items():
         if file_name not in SIZE_LIMITS:
             raise _bad(folder, f"its manifest lists {excerpt(file_name)}, which no model has")
-        if not _is_listing(listed):
-            raise _bad(folder, f"its manifest does not say length and sha256 of {file_name}")
+        if not _is_listing(listed, SIZE_LIMITS[file_name]):
+            raise _bad(folder, f"its manifest gives no proper length and sha256 of {file_name}")
     return name, files
 
 
-def _is_listing(listed: object) -> bool:
+def _is_listing(listed: object, limit_bytes: int) -> bool:
     return (
         isinstance(listed, dict)
         and listed.keys() == {"bytes", "sha256"}
-        and _whole(listed["bytes"], 0, max(SIZE_LIMITS.values()))
+        and _whole(listed["bytes"], 0, limit_bytes)
         and isinstance(listed["sha256"], str)
         and DIGEST.fullmatch(listed["sha256"]) is not None
     )
@@ -361,11 +361,10 @@ def read_regular(path: Path, limit_bytes: int) -> bytes:
         facts = os.fstat(file.fileno())
         if not stat.S_ISREG(facts.st_mode):
             raise OSError(errno.EINVAL, "it is no regular file")
-        # Not simply up to the limit: read(n) takes n bytes of memory whatever the file holds.
-        content = file.read(min(facts.st_size, limit_bytes) + 1)
-    if len(content) > limit_bytes:
-        raise OSError(errno.EFBIG, f"it is larger than the {limit_bytes} bytes it may have")
-    return content
+        if facts.st_size > limit_bytes:
+            raise OSError(errno.EFBIG, f"it is larger than the {limit_bytes} bytes it may have")
+        # Not up to the limit: read(n) takes n bytes of memory, however few the file holds.
+        return file.read(facts.st_size + 1)
 
 
 def _digest(content: bytes) -> str:
@@ -380,7 +379,7 @@ def _read(folder: Path, name: str, limit_bytes: int) -> bytes:
 
 
 def _read_listed(folder: Path, name: str, listed: Mapping[str, Any]) -> bytes:
-    content = _read(folder, name, SIZE_LIMITS[name])
+    content = _read(folder, name, listed["bytes"])
     if len(content) != listed["bytes"]:
         raise _bad(folder, f"{name} has {len(content)} bytes, not {listed['bytes']}")
     if not hmac.compare_digest(_digest(content), listed["sha256"]):

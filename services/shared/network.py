@@ -82,11 +82,11 @@ def _misfit(model: Model, arrays: Arrays) -> str:
     try:
         with torch.device("meta"):
             network = Network(model.architecture, model.preprocessing, model.outputs).eval()
-            _, map_BFhw = network(torch.empty(1, edge, edge, 3))
+            shape = tuple(network.backbone(torch.empty(1, 3, edge, edge)).shape)
     except Exception as error:  # timm's networks raise any type
         return (str(error) or type(error).__name__).splitlines()[0][:200]
-    if map_BFhw.shape[1] != model.architecture.features:
-        return f"it has {map_BFhw.shape[1]} features, not {model.architecture.features}"
+    if len(shape) != 4 or shape[1] != model.architecture.features:
+        return f"its map has shape {shape}, not (1, {model.architecture.features}, h, w)"
     wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     for name in sorted(wanted.keys() | arrays.keys()):
         if name not in wanted:

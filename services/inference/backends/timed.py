@@ -1,7 +1,7 @@
 """A device that only waits: for tests, demonstrations of scaling, and capacity planning.
 
 `timed:20ms` takes 20 ms for each image; `timed:8ms+1ms` takes 8 ms and 1 ms more for every image
-after the first of a batch; `timed:20ms x4` without the space, `timed:20msx4`, has four slots.
+after the first of a batch; `timed:20msx4` has four slots.
 """
 
 import re
@@ -22,6 +22,10 @@ class Times(NamedTuple):
     base_seconds: float
     per_seconds: float
     slots: int
+
+    def seconds(self, batch: int) -> float:
+        """s(b), what a batch takes."""
+        return self.base_seconds + (batch - 1) * self.per_seconds
 
 
 def parse(backend: str) -> Times:
@@ -50,7 +54,7 @@ def open_timed(model: Model, backend: str) -> Look:
 
     def look(x_BHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         batch = len(x_BHWC)
-        time.sleep(times.base_seconds + (batch - 1) * times.per_seconds)
+        time.sleep(times.seconds(batch))
         blank = np.zeros((batch, model.architecture.features, 1, 1), np.float32)
         return np.tile(logits, (batch, 1)), blank
 

@@ -1,0 +1,174 @@
+"""The cancelled-caller race: what a lock around a thread lets through, and the gate does not."""
+
+import asyncio
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from services.inference.gate import Ask, Gate, worthwhile
+from services.shared import model
+from services.shared.errors import BadModel, DeviceDied
+from services.shared.queue import Priority, QueueMetrics
+
+DEADLINES = [0.02] * 4 + [0.02, 0.04, 0.06, 0.08]
+WORK_SECONDS = 0.08
+
+
+class Device:
+    """Counts how many are on it at once."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._on = self.peak = 0
+
+    def work(self) -> None:
+        with self._guard:
+            self._on += 1
+            self.peak = max(self.peak, self._on)
+        time.sleep(WORK_SECONDS)
+        with self._guard:
+            self._on -= 1
+
+
+async def test_a_lock_around_a_thread_lets_a_second_job_onto_the_device() -> None:
+    device, lock = Device(), asyncio.Lock()
+
+    async def call() -> None:
+        async with lock:
+            await asyncio.to_thread(device.work)
+
+    calls = [asyncio.wait_for(call(), deadline) for deadline in DEADLINES]
+    await asyncio.gather(*calls, return_exceptions=True)
+    assert device.peak > 1
+
+
+class Opened:
+    """A gate with one slot on a device that only waits, and what it counts."""
+
+    def __init__(self, folder: Path, backend: str) -> None:
+        self.registry = CollectorRegistry()
+        self.gate = Gate(model.load(folder), backend, "exact")
+        self.view = bytes(self.gate.model.preprocessing.size_px**2 * 3)
+
+    async def __aenter__(self) -> "Opened":
+        await self.gate.start()
+        self.gate.open(QueueMetrics(self.registry))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.gate.close()
+
+    async def look(self, within: float = 10.0) -> None:
+        deadline = time.monotonic() + within
+        await self.gate.look(self.view, Ask(), Priority.INTERACTIVE, deadline)
+
+    def counted(self, outcome: str) -> float:
+        labels = {"stage": "device", "outcome": outcome, "priority": "interactive"}
+        return self.registry.get_sample_value("emojinet_queue_wait_seconds_count", labels) or 0.0
+
+    def busy_seconds(self) -> float:
+        labels = {"stage": "device", "priority": "interactive"}
+        return self.registry.get_sample_value("emojinet_busy_seconds_total", labels) or 0.0
+
+
+async def test_the_gate_never_does_whatever_callers_do(tiny: Path) -> None:
+    async with Opened(tiny, f"timed:{WORK_SECONDS * 1000:.0f}ms") as opened:
+        began = time.monotonic()
+        calls = [asyncio.wait_for(opened.look(), deadline) for deadline in DEADLINES]
+        await asyncio.gather(*calls, return_exceptions=True)
+        await opened.look()  # comes when the last job that was started has ended
+        elapsed = time.monotonic() - began
+        ran = opened.counted("served")
+        # One device, one job at a time: as long as it was at work, so long did it take.
+        assert ran * WORK_SECONDS <= opened.busy_seconds() <= elapsed
+        assert ran + opened.counted("cancelled") == len(DEADLINES) + 1
+        assert ran < len(DEADLINES)  # what was cancelled in line never ran
+
+
+async def test_a_thousand_cancelled_calls_leave_the_line_empty_and_none_of_them_runs(
+    tiny: Path,
+) -> None:
+    async with Opened(tiny, "timed:100ms") as opened:
+        running = asyncio.create_task(opened.look())
+        await asyncio.sleep(0.02)
+        calls = [asyncio.create_task(opened.look()) for _ in range(1000)]
+        await asyncio.sleep(0.02)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        assert len(opened.gate.queue) == 0
+        await running
+        await opened.look()
+        assert opened.counted("served") == 2
+        assert opened.counted("cancelled") == 1000
+
+
+async def test_the_slot_of_a_device_that_died_is_filled_again_and_the_image_answered(
+    tiny: Path,
+) -> None:
+    async with Opened(tiny, "timed:100ms") as opened:
+        (worker,) = opened.gate._workers
+        call = asyncio.create_task(opened.look())
+        await asyncio.sleep(0.02)
+        worker._process.kill()
+        await call
+        assert opened.counted("served") == 1
+
+
+async def test_a_model_that_dies_on_the_device_twice_is_unavailable_not_internal(
+    tiny: Path,
+) -> None:
+    async with Opened(tiny, "timed:200ms") as opened:
+        call = asyncio.create_task(opened.look())
+        for _ in range(2):
+            while not opened.gate.queue.busy:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            kill_the_device()
+            while opened.gate.queue.busy:
+                await asyncio.sleep(0.01)
+        with pytest.raises(DeviceDied):
+            await call
+
+
+def kill_the_device() -> None:
+    import psutil
+
+    for child in psutil.Process().children():
+        if "services.inference.device" in child.cmdline():
+            child.kill()
+
+
+async def test_a_device_takes_no_batch_where_that_gains_nothing(tiny: Path) -> None:
+    async with Opened(tiny, "timed:20ms") as opened:
+        assert opened.gate.capacity == pytest.approx(50, rel=0.2)
+        await asyncio.gather(*(opened.look() for _ in range(4)))
+        assert opened.busy_seconds() >= 4 * 0.02
+
+
+async def test_a_device_takes_a_batch_where_images_get_cheaper_in_it(tiny: Path) -> None:
+    async with Opened(tiny, "timed:20ms+1ms") as opened:
+        await asyncio.gather(*(opened.look() for _ in range(17)))
+        assert opened.busy_seconds() < 17 * 0.02 / 2
+
+
+async def test_slots_work_side_by_side(tiny: Path) -> None:
+    async with Opened(tiny, "timed:100msx4") as opened:
+        began = time.monotonic()
+        await asyncio.gather(*(opened.look() for _ in range(4)))
+        assert time.monotonic() - began < 0.35
+
+
+async def test_a_model_that_cannot_run_here_is_refused_before_it_serves(tiny: Path) -> None:
+    with pytest.raises(BadModel, match=r"openvino\.xml"):
+        await Gate(model.load(tiny), "openvino", "exact").start()
+
+
+def test_a_larger_batch_must_be_worth_waiting_for() -> None:
+    flat = {1: 0.0080, 2: 0.0159, 4: 0.0318}
+    assert worthwhile(flat) == [0.0080]
+    steep = {1: 0.008, 2: 0.009, 4: 0.011, 8: 0.015}
+    assert len(worthwhile(steep)) == 8
