@@ -28,6 +28,9 @@ test: $(READY) ## Run the tests that need nothing but Python packages
 test-system: $(READY) ## Run the tests that need Debian's tools, installing them, or minutes
 	$(BIN)/pytest -m system --timeout 600
 
+bench-spine: $(READY) ## Measure the server against its bare limit, and in overload
+	$(BIN)/python -m tests.bench.spine
+
 lint: $(READY) ## Check contract, style and types
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code protos
@@ -46,4 +49,4 @@ protos-release: $(READY) ## Make today's contract the one that lint compares wit
 clean: ## Remove everything that make has made, data included
 	rm -rf .venv data .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help .venv demo test test-system lint protos protos-release clean
+.PHONY: help .venv demo test test-system bench-spine lint protos protos-release clean

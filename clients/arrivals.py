@@ -5,7 +5,6 @@ who do not wait ("coordinated omission"). Here the times are fixed beforehand: a
 rate one, or evenly spaced ticks, stretched so that it has the wanted rate at every moment.
 """
 
-import csv
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -73,7 +72,7 @@ def recorded(lines: Iterable[str], draw: Draw) -> list[float]:
     Raises:
         ValueError: it is none of these.
     """
-    rows = list(_numbers(csv.reader(lines)))
+    rows = list(_numbers(lines))
     columns = {len(row) for row in rows}
     if columns == {1}:
         start = min(rows)[0]
@@ -85,22 +84,21 @@ def recorded(lines: Iterable[str], draw: Draw) -> list[float]:
     return draw([Segment(s, rate, rate) for s, (_, rate) in zip(seconds, rows, strict=True)])
 
 
-def _numbers(rows: Iterable[list[str]]) -> Iterator[list[float]]:
-    for number, row in enumerate(rows, start=1):
+def _numbers(lines: Iterable[str]) -> Iterator[list[float]]:
+    for number, line in enumerate(lines, start=1):
         try:
-            values = [float(cell) for cell in row]
+            values = [float(cell) for cell in line.split(",")]
         except ValueError:
-            if number == 1:
-                continue  # a header
-            raise ValueError(f"line {number} of the trace is not numbers: {row}") from None
+            if number == 1 or not line.strip():
+                continue  # a header, or nothing
+            raise ValueError(f"line {number} of the trace is not numbers: {line}") from None
         if not all(map(math.isfinite, values)):
-            raise ValueError(f"line {number} of the trace is not finite: {row}")
-        if values:
-            yield values
+            raise ValueError(f"line {number} of the trace is not finite: {line}")
+        yield values
 
 
 def _stretched(gaps: Iterator[float], segments: Iterable[Segment]) -> list[float]:
-    """The times of a process of rate one with these gaps, once it runs at the segments' rates."""
+    """When a process of rate one with these gaps happens, once it runs at the segments' rates."""
     segments = list(segments)
     if not all(0 <= r < math.inf for s in segments for r in (s.from_rate, s.to_rate)):
         raise ValueError("a rate is a number of at least 0")

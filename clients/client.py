@@ -9,6 +9,7 @@ result. A server that is busy says when to come again: both clients do, within t
 
 import asyncio
 import random
+import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from importlib.resources import files
@@ -31,6 +32,7 @@ DEFAULT_SERVER = "127.0.0.1:50051"
 DEFAULT_TIMEOUT_SECONDS = 1.0  # the article's
 MAX_ATTEMPTS = 4  # at a busy server; UNAVAILABLE has its own policy in the service config
 SHORTEST_PAUSE_SECONDS = 0.01
+LOOPBACK = re.compile(r"(localhost|127\.[\d.]+|\[::1\]):")
 SERVICE_CONFIG = files("emojinet.v1") / "inference_service_config.json"
 
 
@@ -50,7 +52,7 @@ class Client:
 
     def __init__(self, server: str = DEFAULT_SERVER) -> None:
         self._server = server
-        self._channel = grpc.insecure_channel(server, options=channel_options())
+        self._channel = grpc.insecure_channel(server, options=channel_options(server))
         stub = rpc.InferenceServiceStub(self._channel)
         self._suggest: Callable[..., pb.SuggestResponse] = stub.Suggest
         self._served_model: Callable[..., pb.GetServedModelResponse] = stub.GetServedModel
@@ -99,7 +101,7 @@ class AsyncClient:
 
     def __init__(self, server: str = DEFAULT_SERVER) -> None:
         self._server = server
-        self._channel = grpc.aio.insecure_channel(server, options=channel_options())
+        self._channel = grpc.aio.insecure_channel(server, options=channel_options(server))
         stub = rpc.InferenceServiceStub(self._channel)
         self._suggest: Callable[..., Awaitable[pb.SuggestResponse]] = stub.Suggest
         self._served_model: Callable[..., Awaitable[pb.GetServedModelResponse]]
@@ -149,7 +151,7 @@ def suggest_request(
     return pb.SuggestRequest(images=[image_pb2.Image(content=i) for i in images], **options)
 
 
-def channel_options() -> list[tuple[str, int | str]]:
+def channel_options(server: str) -> list[tuple[str, int | str]]:
     """How our clients connect: all addresses of the name in turn, UNAVAILABLE tried again."""
     return [
         ("grpc.service_config", SERVICE_CONFIG.read_text()),
@@ -161,6 +163,8 @@ def channel_options() -> list[tuple[str, int | str]]:
         # vanished once data stays unacknowledged for the time-out below (TCP_USER_TIMEOUT).
         ("grpc.keepalive_time_ms", 300_000),
         ("grpc.keepalive_timeout_ms", 10_000),
+        # A proxy that the environment names for the web does not know this machine's servers.
+        ("grpc.enable_http_proxy", int(not LOOPBACK.match(server))),
     ]
 
 
@@ -184,7 +188,12 @@ def from_rpc(failure: grpc.RpcError, server: str) -> EmojinetError:
         pass  # details that are not those of this call, or nonsense: go by its code
     if call.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNIMPLEMENTED):
         return unreachable(server)
-    error = EmojinetError(call.details() or "no details")
+    late = call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    error = EmojinetError(
+        f"{server} did not answer in time; give it longer"
+        if late
+        else call.details() or "no details"
+    )
     error.code, error.reason = call.code(), reasons.ERROR_REASON_UNSPECIFIED
     return error
 
@@ -211,6 +220,6 @@ class _Patience:
         if not busy or error.retry_seconds is None or self._attempts == MAX_ATTEMPTS:
             raise error from failure
         pause = max(SHORTEST_PAUSE_SECONDS, error.retry_seconds) * random.uniform(1, 1.5)
-        if False:
+        if pause >= self.left_seconds():
             raise error from failure
         return pause

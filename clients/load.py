@@ -3,7 +3,8 @@
 Every call is sent when it is due, whatever became of the others, and costs about 0.35 ms of CPU:
 requests are serialised beforehand, and answers are only looked into when all is over.
 
-    calls = plan(poisson(steps([50, 100], 30), rng), requests([jpeg]), rng)
+    made = requests([jpeg], rng)
+    calls = plan(poisson(steps([50, 100], 30), rng), lambda: rng.choice(made), rng)
     report = await run("127.0.0.1:50051", calls)
 """
 
@@ -18,7 +19,7 @@ from functools import partial
 from itertools import cycle
 from json import dumps
 from pathlib import Path
-from typing import Annotated, NamedTuple, TextIO
+from typing import Annotated, BinaryIO, NamedTuple, TextIO
 
 import grpc
 import typer
@@ -122,8 +123,13 @@ async def run(
 
 
 def _channel(server: str) -> grpc.aio.Channel:
-    alone = [("grpc.use_local_subchannel_pool", 1)]  # or channels would share a connection
-    return grpc.aio.insecure_channel(server, options=alone)
+    return grpc.aio.insecure_channel(
+        server,
+        options=[
+            ("grpc.use_local_subchannel_pool", 1),  # or channels would share a connection
+            ("grpc.enable_http_proxy", 0),
+        ],
+    )
 
 
 async def _answers(calls: Iterable[Call], sends: Sequence[_Send]) -> list[_Answer]:
@@ -208,9 +214,11 @@ def load(
     server: options.Server = DEFAULT_SERVER,
     rate: Annotated[float | None, typer.Option(help="Calls a second; 10 if not said.")] = None,
     steps: Annotated[str | None, typer.Option(help="Rates in turn: 50,100,200")] = None,
-    ramp: Annotated[str | None, typer.Option(help="Rates, evenly from one to the next.")] = None,
+    ramp: Annotated[
+        str | None, typer.Option(help="Rates, evenly from one to the next: 10,200")
+    ] = None,
     trace: Annotated[
-        Path | None, typer.Option(help="CSV of seconds, or of seconds, rates.")
+        Path | None, typer.Option(help="CSV: the second of each call, or second,rate.")
     ] = None,
     duration: Annotated[float, _seconds(help="Seconds, of each step or ramp.")] = 10.0,
     process: Annotated[
@@ -222,8 +230,10 @@ def load(
     images_per_call: Annotated[int, typer.Option(min=1, max=64)] = 1,
     connections: Annotated[int, typer.Option(min=1, max=1000)] = 4,
     seed: Annotated[int, typer.Option(help="Of all that is random; the same gives the same.")] = 0,
-    json: Annotated[Path | None, typer.Option(metavar="FILE|-", help="Also figures.")] = None,
-    png: Annotated[Path | None, typer.Option(help="Also a plot over time.")] = None,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE|-", help="Also the figures, as JSON.")
+    ] = None,
+    png: Annotated[Path | None, typer.Option(help="Also a plot, over time.")] = None,
 ) -> None:
     """Send an open-loop load, and report goodput, refusals and latency.
 
@@ -234,6 +244,8 @@ def load(
     draw = constant if process is Process.CONSTANT else partial(poisson, rng=rng)
     try:
         schedule = _schedule(rate, steps, ramp, trace, duration, draw)
+        if not schedule:
+            raise ValueError("by chance no call is due: a higher rate, or another --seed")
         images = _images(named or map(str, photographs.installed()))
         choose = _chooser(images, images_per_call, bulk, rng)
     except (ValueError, OSError) as error:
@@ -241,14 +253,14 @@ def load(
     calls = plan(schedule, choose, rng, deadline=deadline, cancelled_share=cancel)
     with ExitStack() as stack:
         out = _json_file(json, stack)
-        plot = stack.enter_context(options.opened(png)) if png else None
+        plot = _png_file(png, stack)
         options.say(f"{len(schedule):,} calls in {schedule[-1]:.0f} s to {server} …")
         report = asyncio.run(run(server, calls, connections=connections))
         report.print(Console(stderr=out is sys.stdout))
         if out:
             print(dumps(report.figures(), indent=1), file=out)
         if plot:
-            report.draw(plot.buffer)
+            report.draw(plot)
 
 
 def _schedule(
@@ -265,11 +277,9 @@ def _schedule(
         return arrivals.recorded(trace.read_text().splitlines(), draw)
     if ramp:
         return draw(arrivals.ramp(_rates(ramp), seconds))
-    return draw(
-        arrivals.steps(
-            _rates(steps) if steps else [DEFAULT_RATE if rate is None else rate], seconds
-        )
-    )
+    if steps:
+        return draw(arrivals.steps(_rates(steps), seconds))
+    return draw(arrivals.steps([DEFAULT_RATE if rate is None else rate], seconds))
 
 
 def _rates(text: str) -> list[float]:
@@ -310,3 +320,11 @@ def _json_file(path: Path | None, stack: ExitStack) -> TextIO | None:
     if path is None or str(path) == "-":
         return sys.stdout if path else None
     return stack.enter_context(options.opened(path))
+
+
+def _png_file(path: Path | None, stack: ExitStack) -> BinaryIO | None:
+    if path is None:
+        return None
+    with options.needs("report"):  # now, not after a long load
+        import matplotlib.figure  # noqa: F401
+    return stack.enter_context(options.opened(path)).buffer

@@ -77,6 +77,12 @@ def hostile() -> Iterator[Hostile]:
         yield from cases()
 
 
+def everything() -> Iterator[Valid | Hostile]:
+    """Both."""
+    yield from valid()
+    yield from hostile()
+
+
 def picture(colours: tuple[Colour, ...] = COLOURS, mode: str = "RGB") -> Image.Image:
     """Four rectangles of plain colour."""
     image = Image.new("RGB", (WIDTH, HEIGHT))
@@ -573,12 +579,11 @@ def large() -> Iterator[tuple[str, bytes]]:
 
 def main(folder: str) -> None:
     """Writes the corpus into a folder."""
-    for kind, cases in (("valid", valid()), ("hostile", hostile())):
-        target = Path(folder, kind)
-        target.mkdir(parents=True, exist_ok=True)
-        for case in cases:
-            (target / case.name).write_bytes(case.content)
-        print(f"{len(list(target.iterdir()))} files in {target}")
+    for case in everything():
+        path = Path(folder, type(case).__name__.lower(), case.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(case.content)
+        print(path)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def write_seeds(folder: str) -> None:
     """Puts the smaller files of the corpus into a folder."""
     from tests import corpus
 
-    for case in (*corpus.valid(), *corpus.hostile()):
+    for case in corpus.everything():
         if len(case.content) <= SEED_BYTES:
             Path(folder, case.name).write_bytes(case.content)
 

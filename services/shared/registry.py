@@ -65,7 +65,10 @@ def load(registry: Path, which: Live) -> model.Model:
         BadModel: it is not in the registry, is not usable, or is another than its folder says.
     """
     if not _is_proper(which):
-        raise BadModel("A model of a registry has a name and a version of 12 hexadecimal digits.")
+        raise BadModel(
+            "A model of a registry has a name and a version of 12 hexadecimal digits.",
+            path=str(registry),
+        )
     loaded = model.load(folder(registry, which))
     if (loaded.name, loaded.version) != which:
         raise BadModel(

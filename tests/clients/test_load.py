@@ -227,6 +227,7 @@ def test_figures_can_go_to_stdout_alone(tmp_path: Path) -> None:
         (["--rate", "1e9"], "at most"),
         (["--steps", "5,x"], "5,x"),
         (["--ramp", "5"], "more than 0"),
+        (["--rate", "0.001", "--duration", "0.1"], "by chance"),
         (["--rate", "5", "--ramp", "5,6"], "only one"),
         (["--trace", "missing.csv"], "missing.csv"),
         (["--cancel", "2"], "--cancel"),

@@ -350,6 +350,16 @@ def test_without_a_server_programs_still_get_every_path(tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_a_proxy_for_the_web_is_not_asked_for_a_server_on_this_machine(
+    server: str, tmp_path: Path
+) -> None:
+    done = emojinet(
+        "suggest", picture(tmp_path / "a.jpg"), server=server, http_proxy="http://127.0.0.1:1"
+    )
+
+    assert done.returncode == 0
+
+
 def test_a_server_that_breaks_the_contract_harms_nobody(tmp_path: Path) -> None:
     path = picture(tmp_path / "a.jpg")
 

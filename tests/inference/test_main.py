@@ -88,7 +88,7 @@ async def program(*flags: str) -> AsyncIterator[Program]:
     finally:
         process.kill()
         process.communicate()
-        await started.channel.close()
+        await started.channel.close(None)
 
 
 async def test_sigterm_under_load_fails_no_admitted_call_and_health_tells_first(

@@ -7,10 +7,9 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 from PIL import Image
 
+from clients.client import from_rpc
 from emojinet.v1 import image_pb2
 from emojinet.v1 import inference_service_pb2 as pb
 from services.inference import live
@@ -34,9 +33,7 @@ def request(*contents: bytes, **fields: object) -> pb.SuggestRequest:
 
 
 def reason(error: grpc.aio.AioRpcError) -> str:
-    status = rpc_status.from_call(error)
-    assert status is not None
-    return errors.info(status.details).reason
+    return errors.reason_name(from_rpc(error, ""))
 
 
 async def refusal(running: Running, ask: pb.SuggestRequest, timeout: float = 5) -> tuple[str, str]:
@@ -130,9 +127,7 @@ async def test_a_field_that_breaks_its_rule_is_named(
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await served.stub.Suggest(ask, timeout=5)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    status = rpc_status.from_call(caught.value)
-    assert status is not None
-    assert errors.info(status.details).metadata["field"] == field
+    assert from_rpc(caught.value, "").metadata["field"] == field
 
 
 async def test_the_numbers_of_a_request_are_honoured(served: Running) -> None:
@@ -175,11 +170,7 @@ async def test_what_only_this_server_cannot_answer_in_time_says_when_to_try_agai
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
         refused = [o for o in outcomes if isinstance(o, grpc.aio.AioRpcError)]
         assert {o.code() for o in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
-        status = rpc_status.from_call(refused[0])
-        assert status is not None
-        retry = error_details_pb2.RetryInfo()
-        assert any(detail.Unpack(retry) for detail in status.details)
-        assert retry.retry_delay.ToTimedelta().total_seconds() >= 0.05
+        assert (from_rpc(refused[0], "").retry_seconds or 0) >= 0.05
         assert 4 <= len(outcomes) - len(refused) <= 10
         labels = {"reason": "overloaded", "priority": "interactive"}
         assert running.sample("emojinet_shed_total", **labels) == len(refused)
