@@ -31,6 +31,9 @@ test-system: $(READY) ## Run the tests that need Debian's tools, installing them
 bench-spine: $(READY) ## Measure the server against its bare limit, and in overload
 	$(BIN)/python -m tests.bench.spine
 
+pictures: $(READY) ## Take the pictures of the documents from the running programs
+	$(BIN)/python -m tests.pictures
+
 lint: $(READY) ## Check contract, style and types
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code protos
@@ -49,4 +52,4 @@ protos-release: $(READY) ## Make today's contract the one that lint compares wit
 clean: ## Remove everything that make has made, data included
 	rm -rf .venv data .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help .venv demo test test-system bench-spine lint protos protos-release clean
+.PHONY: help .venv demo test test-system bench-spine pictures lint protos protos-release clean

@@ -1,0 +1,142 @@
+"""Every command of the README, run as it stands there."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from clients.demo import free_port, is_ready
+from services.shared.photographs import installed
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+COMMANDS = re.findall(r"^\$ (.+)$", README, re.MULTILINE)
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+MAKE = [command for command in COMMANDS if command.startswith("make ")]
+SERVERS = [command for command in COMMANDS if command.endswith("&")]
+ASKING = [command for command in COMMANDS if command not in MAKE + SERVERS]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, starter: Path) -> Path:
+    """A folder with a photograph and a registry, where a user might stand."""
+    folder = tmp_path_factory.mktemp("user")
+    cat = next(path for path in installed() if path.name == "chelsea.png")
+    shutil.copy(cat, folder / "photo.jpg")  # a PNG under a wrong name: that must not matter
+    (folder / "photos").mkdir()
+    shutil.copy(cat, folder / "photos")
+    (folder / "data").mkdir()
+    shutil.copytree(starter.parents[1], folder / "data" / "registry")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def environment() -> dict[str, str]:
+    binaries = Path(sys.executable).parent
+    return os.environ | {"PATH": f"{binaries}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(scope="module")
+def port(place: Path, environment: dict[str, str]) -> Iterator[int]:
+    """Of the server that the README starts."""
+    chosen, metrics = free_port(), free_port()
+    (command,) = SERVERS
+    flags = f"--port={chosen} --metrics-port={metrics}"
+    server = subprocess.Popen(
+        ["bash", "-c", f"exec {command.rstrip('& ')} {flags}"],
+        cwd=place,
+        env=environment,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert is_ready(f"127.0.0.1:{chosen}", server)
+        yield chosen
+    finally:
+        server.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            server.wait(40)
+        server.kill()
+
+
+def run(command: list[str], place: Path, environment: dict[str, str]) -> str:
+    done = subprocess.run(
+        command,
+        cwd=place,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("command", ASKING)
+def test_a_command_of_the_readme_does_what_it_says(
+    command: str, port: int, place: Path, environment: dict[str, str]
+) -> None:
+    command = command.replace("50051", str(port))
+    told = environment | {"EMOJINET_SERVER": f"127.0.0.1:{port}"}
+    out = run(["bash", "-c", f"set -o pipefail; {command}"], place, told)
+    if "load" in command:
+        assert "good" in out
+    elif "--output" in command:
+        assert "🐱" in (place / "emoji.csv").read_text()
+    else:
+        assert "🐱" in out
+
+
+@pytest.mark.parametrize("block", PYTHON)
+def test_the_python_of_the_readme_runs(
+    block: str, port: int, place: Path, environment: dict[str, str]
+) -> None:
+    out = run([sys.executable, "-c", block.replace("50051", str(port))], place, environment)
+    assert "🐱 cat face" in out
+
+
+def test_the_demo_names_cat_coffee_and_rocket(place: Path, environment: dict[str, str]) -> None:
+    assert "make demo" in MAKE
+    out = run([sys.executable, "-m", "clients.demo"], place, environment)
+    for emoji in "🐱☕🚀":
+        assert emoji in out
+
+
+def test_the_demo_says_why_when_the_server_does_not_start(
+    place: Path, environment: dict[str, str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    broken = environment | {"EMOJINET_MODEL": "/no/such/model"}
+    done = subprocess.run(
+        [sys.executable, "-m", "clients.demo"],
+        cwd=place, env=broken, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "There is no model folder /no/such/model." in done.stderr
+
+
+@pytest.mark.parametrize("target", [command.split()[1] for command in MAKE])
+def test_the_makefile_has_the_targets_that_the_readme_names(target: str) -> None:
+    subprocess.run(["make", "-n", target], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_every_flag_of_the_server_stands_in_its_readme() -> None:
+    page = (ROOT / "services/inference/README.md").read_text()
+    done = subprocess.run(
+        [sys.executable, "-m", "services.inference", "--help"],
+        cwd=ROOT, capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"}, check=True,
+    )  # fmt: skip
+    flags = set(re.findall(r"--[a-z-]+", done.stdout)) - {"--help", "--no-reflection"}
+    flags -= {"--install-completion", "--show-completion"}
+    assert flags == set(re.findall(r"`(--[a-z-]+)`", page))
+
+
+def test_every_link_of_the_documents_leads_somewhere() -> None:
+    for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("services/*/*.md")):
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert "://" in link or (page.parent / link).exists(), f"{page}: {link}"
