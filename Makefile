@@ -26,6 +26,7 @@ test: $(READY) ## Run the tests that need nothing but Python packages
 	$(BIN)/pytest -m 'not system'
 
 test-system: $(READY) ## Run the tests that need Debian's tools, installing them, or minutes
+	command -v promtool >/dev/null || { apt-get update -qq && apt-get install -yqq --no-install-recommends prometheus; }
 	$(BIN)/pytest -m system --timeout 600
 
 bench-spine: $(READY) ## Measure the server against its bare limit, and in overload
