@@ -4,6 +4,7 @@ A pool of them stands in front of the crawler and of the inference server. Each 
 memory and, for one picture, so much CPU; beyond that the kernel ends it, and another takes over.
 """
 
+import ctypes
 import os
 import resource
 import signal
@@ -20,17 +21,28 @@ ASK = struct.Struct("<Id")  # edge of the square in pixels, its share of the sho
 VIEW = struct.Struct("<4f")  # the square's left, top, right, bottom within the upright picture
 MEMORY_BYTES = 3 << 29  # 1.5 GiB of address space: a 64-megapixel picture in any mode fits
 CPU_SECONDS = 5
+LARGE_PX = 4_000_000  # from here on, memory goes back to the kernel: workers keep it otherwise
+LIBC = ctypes.CDLL(None)
 NICENESS = 5  # the accelerator must never wait for a core that decodes ahead of it
 
 
 def handle(job: memoryview) -> bytes:
     """The square that the model looks at, as RGB bytes behind where it was cut from."""
-    edge_px, fraction = ASK.unpack_from(job)
     used = resource.getrusage(resource.RUSAGE_SELF)
     limit = int(used.ru_utime + used.ru_stime) + 1 + CPU_SECONDS
     resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
+    content = bytes(job[ASK.size :])
+    claimed = pixels.admit(content)
     try:
-        upright = pixels.decode(bytes(job[ASK.size :]), edge_px=round(edge_px / fraction))
+        return _view(content, *ASK.unpack_from(job))
+    finally:
+        if claimed.width * claimed.height > LARGE_PX:
+            LIBC.malloc_trim(0)
+
+
+def _view(content: bytes, edge_px: int, fraction: float) -> bytes:
+    try:
+        upright = pixels.decode(content, edge_px=round(edge_px / fraction))
         view, box = pixels.crop(upright, size_px=edge_px, fraction=fraction)
     except MemoryError:
         raise DecodeLimit(

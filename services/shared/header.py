@@ -42,7 +42,6 @@ BRANDS = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys(
 
 START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
-STANDALONE = frozenset(range(0xD0, 0xD8)) | {0x01}
 START_OF_SCAN, END_OF_IMAGE, PADDING = 0xDA, 0xD9, 0xFF
 
 GIF_PALETTE, GIF_EXTENSION, GIF_FRAME = 0x80, 0x21, 0x2C
@@ -121,7 +120,7 @@ def _jpeg(content: bytes) -> Header | None:
         if marker == PADDING:
             at += 1
         else:
-            at += 2 if marker in STANDALONE else 2 + length
+            at += 2 + length
     return None
 
 
@@ -217,9 +216,7 @@ def _boxes(content: bytes, at: int, end: int) -> list[tuple[bytes, int, int]]:
             body += 8
         elif size == 0:  # up to the end
             size = end - at
-        if size < body - at:
-            break
-        boxes.append((kind, body, min(at + size, end)))
+        boxes.append((kind, body, at + size))
         at += size
     return boxes
 

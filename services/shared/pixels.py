@@ -14,7 +14,6 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from io import BytesIO
 from typing import NamedTuple
 
@@ -26,12 +25,11 @@ import simplejpeg
 from PIL import (
     AvifImagePlugin,
     Image,
-    ImageCms,
     TiffImagePlugin,  # noqa: F401
     WebPImagePlugin,  # noqa: F401
 )
 
-from services.shared import errors, header
+from services.shared import colour, errors, header
 
 VERSION = 1  # of the way itself: raise it when the pixels of any image change
 FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
@@ -39,10 +37,7 @@ MAX_BYTES = 10 * 2**20
 MAX_PIXELS = 64_000_000
 MAX_SCANS = 100  # libjpeg-turbo's own fuzzers stop here; an honest progressive JPEG has about ten
 MAX_MARKERS = 1000  # tables come between scans
-MAX_PROFILE_BYTES = 4 * 2**20  # the largest profiles of printing presses have 3 MiB
 MAX_JPEG_EDGE_PX = 65_500
-BACKDROP = (255, 255, 255)  # behind whatever is transparent
-WHITES = (1.0, 255.0, 65535.0)
 
 with contextlib.suppress(ImportError):
     importlib.import_module("pillow_heif").register_heif_opener(thumbnails=False)
@@ -54,7 +49,7 @@ PNG_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 ADOBE_BYTES = 16
 SCALES = (8, 4, 2)  # those that libjpeg-turbo is fast at
 STRIP_PX = 2**20
-ORIENTATION, BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 0x0112, 0x0102, 0x0106, 0
+ORIENTATION = 0x0112
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -113,7 +108,7 @@ def picture(content: bytes, *, edge_px: int = 256) -> Picture:
                 if turn is None and profile is None:  # nearly always
                     return Picture(pixels_HW3, width, height)
                 image = Image.fromarray(pixels_HW3)
-        image = _in_srgb(_opaque(_in_eight_bits(image)), profile)
+        image = colour.in_srgb(image, profile)
         if turn is not None:
             image = image.transpose(turn)
         return Picture(_array(image), width, height)
@@ -182,7 +177,8 @@ def admit(content: bytes) -> header.Header:
     if kind not in FORMATS:
         raise _not_ours(kind)
     found = header.read(content) or header.Header(kind, 0, 0)
-    _check_size(found.width, found.height)
+    if found.width * found.height > MAX_PIXELS:
+        raise _too_many_pixels(found.width * found.height)
     if kind == "JPEG" and not found.width:  # Pillow would read millions of segments one by one
         raise errors.UndecodableImage("The JPEG has no header; send it whole.", format=kind)
     if found.progressive and _has_too_many_scans(content):
@@ -201,13 +197,12 @@ def _not_ours(kind: str) -> errors.ImageError:
     )
 
 
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise errors.ImageTooLarge(
-            f"The image has {width} x {height} pixels; at most {MAX_PIXELS:,} are allowed.",
-            limit=str(MAX_PIXELS),
-            pixels=str(width * height),
-        )
+def _too_many_pixels(count: int) -> errors.ImageTooLarge:
+    return errors.ImageTooLarge(
+        f"The image has {count:,} pixels; at most {MAX_PIXELS:,} are allowed.",
+        limit=str(MAX_PIXELS),
+        pixels=str(count),
+    )
 
 
 def _has_too_many_scans(content: bytes) -> bool:
@@ -232,7 +227,8 @@ def _has_too_many_scans(content: bytes) -> bool:
 @contextlib.contextmanager
 def _failures_named(kind: str) -> Iterator[None]:
     """Turns whatever a decoder raises into an error for whoever sent the image."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MAX_PIXELS // 2  # it refuses twice that
+    # Pillow refuses twice what it is told: a header may be unknown to us, or say two things.
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MAX_PIXELS // 2
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -240,10 +236,7 @@ def _failures_named(kind: str) -> Iterator[None]:
     except errors.ImageError:
         raise
     except Image.DecompressionBombError as error:
-        raise errors.ImageTooLarge(
-            f"The image has more than {MAX_PIXELS:,} pixels; send a smaller one.",
-            limit=str(MAX_PIXELS),
-        ) from error
+        raise _too_many_pixels(int(re.findall(r"\d+", str(error))[0])) from error
     except Exception as error:  # decoders raise any type
         if isinstance(error, MemoryError) or "memory" in str(error).lower():
             raise errors.DecodeLimit(
@@ -276,7 +269,6 @@ def _opened(content: bytes, kind: str) -> Image.Image:
 
 def _loaded(content: bytes, kind: str) -> Image.Image:
     image = Image.open(BytesIO(content), formats=(kind,))
-    _check_size(*image.size)  # again: the header may have been unknown, or say two things
     if kind != "JPEG":
         image.load()
     return image
@@ -341,67 +333,6 @@ def _decoded_jpeg(image: Image.Image, content: bytes, edge_px: int) -> Pixels | 
                 raise
     image.draft(None, (width // scale, height // scale))
     return None
-
-
-def _in_eight_bits(image: Image.Image) -> Image.Image:
-    """Deeper greys, scaled; Pillow's own conversion would clip them to white."""
-    if image.mode.startswith("I;16"):
-        tags = getattr(image, "tag_v2", {})  # of a TIFF
-        black, white = 0.0, 2.0 ** max(tags.get(BITS_PER_SAMPLE, (16,))) - 1
-        if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
-            black, white = white, black
-        image = image.convert("I")
-    elif image.mode in ("I", "F"):
-        black, white = _black_and_white(*image.getextrema())
-    else:
-        return image
-    scale = 255 / (white - black)
-    return image.point(lambda value: value * scale + (0.5 - black * scale)).convert("L")
-
-
-def _black_and_white(low: float, high: float) -> tuple[float, float]:
-    """The range of numbers that do not say theirs: the least usual one that holds them all.
-
-    >>> _black_and_white(0.1, 0.9), _black_and_white(0, 4000), _black_and_white(-5, 1e6)
-    ((0.0, 1.0), (0.0, 65535.0), (-5, 1000000.0))
-    """
-    if low < 0 or not high <= WHITES[-1]:
-        return (low, high) if -math.inf < low < high < math.inf else (0.0, 1.0)
-    return 0.0, next(white for white in WHITES if high <= white)
-
-
-def _opaque(image: Image.Image) -> Image.Image:
-    if not image.has_transparency_data:
-        return image
-    image = image.convert("RGBA")
-    backdrop = Image.new("RGB", image.size, BACKDROP)
-    backdrop.paste(image, mask=image)
-    return backdrop
-
-
-def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    if profile is not None and len(profile) <= MAX_PROFILE_BYTES:
-        if image.mode not in ("RGB", "L", "CMYK"):
-            image = image.convert("RGB")
-        conversion = _conversion(profile, image.mode)
-        if conversion is not None:
-            return conversion.apply(image)
-    return image.convert("RGB")
-
-
-@lru_cache(maxsize=8)  # most pictures with a profile have one of very few
-def _conversion(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """The way from a colour profile to sRGB; None if it leads nowhere, or back to the start."""
-    try:
-        source = ImageCms.ImageCmsProfile(BytesIO(profile))
-        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
-    except (ImageCms.PyCMSError, OSError):  # broken, or for other channels than these
-        return None
-    levels = np.linspace(0, 255, 9).astype(np.uint8)
-    colours = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(27, 27, 3)
-    sample = Image.fromarray(colours).convert(mode)
-    moved = np.asarray(transform.apply(sample), np.int16) - np.asarray(sample.convert("RGB"))
-    return transform if abs(moved).max() > 2 else None  # there are dozens of profiles for sRGB
 
 
 def _array(image: Image.Image) -> Pixels:

@@ -118,9 +118,31 @@ def test_a_gif_is_read_past_its_comments() -> None:
     frame = corpus.samples(corpus.GREYS, 1)[..., 0] // 2
     plain = craft.gif(frame, (9, 9))
     at = plain.index(b",")
-    comment = b"!\xfe" + bytes([44]) + b",!" * 22 + b"\0"  # its length, too, is the frame's mark
+    comment = b"!\xfe" + b"\x02,!" + b"\x2c" + b",!" * 22 + b"\0"  # 2c is a frame's mark, too
 
     assert header.read(plain[:at] + comment + plain[at:]) == ("GIF", 61, 45, False)
+
+
+def test_a_size_of_nothing_is_unknown() -> None:
+    assert header.read(craft.png_of(struct.pack(">II5x", 0, 9))) is None
+    assert header.read(craft.png_of(struct.pack(">II5x", 9, 0))) is None
+
+
+def test_a_webp_that_asks_to_be_shown_larger_keeps_its_size() -> None:
+    webp = bytearray(corpus.encoded(corpus.picture(), "WEBP"))
+    webp[27] |= 0b01000000
+    webp[29] |= 0b10000000
+
+    assert header.read(bytes(webp)) == ("WEBP", 61, 45, False)
+
+
+def test_an_avif_may_have_boxes_of_64_bits_and_a_last_one_without_size() -> None:
+    avif = corpus.encoded(corpus.picture(), "AVIF")
+    start, end = avif.index(b"meta") - 4, avif.index(b"mdat") - 4
+    large = struct.pack(">I4sQ", 1, b"mdat", 16 + 99) + bytes(99)
+    last = bytes(4) + avif[start + 4 : end]
+
+    assert header.read(avif[:start] + large + last) == ("AVIF", 61, 45, False)
 
 
 def test_the_largest_part_of_an_avif_is_its_size() -> None:

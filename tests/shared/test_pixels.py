@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import simplejpeg
 import skimage.data
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from services.shared import errors, header, pixels
+from services.shared import colour, errors, header, pixels
 from services.shared.pixels import Pixels
 from tests import corpus, craft
 
@@ -181,6 +181,7 @@ ANCILLARY = [b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf", b"gAMA", b"cHRM", b"pH
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 1200), st.integers(1, 1200), st.sampled_from([64, 224, 256]))
+@example(700, 511, 256)  # half of it is 256 when rounded up, as decoders do
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])  # all but the first are Pillow's to decode
 def test_a_jpeg_is_scaled_to_the_least_eighth_that_is_large_enough(
     mode: str, width: int, height: int, edge_px: int
@@ -257,6 +258,16 @@ def test_strips_of_any_length_are_cropped_and_prescaled(width: int, height: int)
     assert (small.width, small.height) == (min(width, 65_500), min(height, 65_500))
 
 
+def test_of_a_strip_too_long_for_a_jpeg_the_middle_is_kept() -> None:
+    halves = np.zeros((1, 100_000), np.uint8)
+    halves[:, 50_000:] = 255
+    content = corpus.encoded(Image.fromarray(halves), "PNG")
+
+    shown = pixels.decode(pixels.prescale(content))
+
+    assert (shown[0, 32_000, 0], shown[0, 33_500, 0]) == (0, 255)
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 900), st.integers(1, 900))
 def test_prescaling_leaves_a_shorter_edge_of_256_and_never_enlarges(
@@ -311,7 +322,7 @@ def test_what_is_decoded_may_be_written_to() -> None:
 
 def test_a_profile_too_large_to_be_honest_is_ignored() -> None:
     swapped = craft.icc(craft.GREEN_XYZ, craft.RED_XYZ, craft.BLUE_XYZ)
-    large = swapped + bytes(pixels.MAX_PROFILE_BYTES)
+    large = swapped + bytes(colour.MAX_PROFILE_BYTES)
     content = corpus.encoded(corpus.picture(), "WEBP", lossless=True, icc_profile=large)
 
     assert quarters(pixels.decode(content)) == [list(colour) for colour in corpus.COLOURS]
@@ -369,14 +380,17 @@ def test_memory_that_runs_out_is_the_images_fault() -> None:
         raise MemoryError
 
 
-def test_decoding_leaves_no_trace_in_pillow_or_among_the_warnings() -> None:
-    limit, filters = Image.MAX_IMAGE_PIXELS, list(warnings.filters)
+def test_decoding_leaves_no_trace_in_pillow_or_among_the_warnings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 123_456)
+    filters = list(warnings.filters)
 
     pixels.decode(corpus.encoded(corpus.picture(), "PNG"))
     with pytest.raises(errors.UndecodableImage):
         pixels.decode(b"\x89PNG\r\n\x1a\n")
 
-    assert limit == Image.MAX_IMAGE_PIXELS
+    assert Image.MAX_IMAGE_PIXELS == 123_456
     assert filters == list(warnings.filters)
 
 

@@ -16,8 +16,8 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The programs of a virtual environment with EmojiNet and no extra."""
     folder = tmp_path_factory.mktemp("plain") / "venv"
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    pip = [folder / "bin" / "pip", "install", "-q", "--disable-pip-version-check"]
-    subprocess.run([*pip, "-c", ROOT / "constraints.txt", ROOT], check=True)
+    pip = [str(folder / "bin" / "pip"), "install", "-q", "--disable-pip-version-check"]
+    subprocess.run([*pip, "-c", str(ROOT / "constraints.txt"), str(ROOT)], check=True)
     return folder / "bin"
 
 
