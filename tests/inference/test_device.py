@@ -1,0 +1,112 @@
+"""What a device worker must prove before it may serve, and how it answers."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from services.inference import device
+from services.inference.backends import Look, timed
+from services.shared import model
+from services.shared.errors import BadModel
+from services.shared.model import Model
+
+
+@pytest.fixture
+def published(tiny: Path) -> Model:
+    return model.load(tiny)
+
+
+def look_of(published: Model, change: Callable[[np.ndarray], np.ndarray]) -> Look:
+    """A backend that gives the published logits, one probe after the other, changed."""
+    rows = iter(change(published.probes().logits.copy()))
+    return lambda x_BHWC: (np.stack([next(rows) for _ in x_BHWC]), np.zeros((len(x_BHWC), 6, 1, 1)))
+
+
+def test_a_backend_that_gives_the_published_answers_may_serve(published: Model) -> None:
+    device.check(published, look_of(published, lambda logits: logits), "exact")
+    device.check(published, look_of(published, lambda logits: logits), "reduced")
+
+
+def test_a_backend_that_gives_slightly_other_answers_may_not_serve_exactly(
+    published: Model,
+) -> None:
+    def nudge(logits: np.ndarray) -> np.ndarray:
+        logits[1, 0] += 0.01
+        return logits
+
+    with pytest.raises(BadModel, match="1e-4"):
+        device.check(published, look_of(published, nudge), "exact")
+    device.check(published, look_of(published, nudge), "reduced")
+
+
+def test_a_backend_with_another_first_place_at_a_clear_margin_may_not_serve_at_all(
+    published: Model,
+) -> None:
+    def turn(logits: np.ndarray) -> np.ndarray:
+        return -logits
+
+    for precision in ("exact", "reduced"):
+        with pytest.raises(BadModel):
+            device.check(published, look_of(published, turn), precision)
+
+
+def test_a_backend_that_gives_nan_may_not_serve(published: Model) -> None:
+    def spoil(logits: np.ndarray) -> np.ndarray:
+        logits[0, 0] = np.nan
+        return logits
+
+    with pytest.raises(BadModel, match="not finite"):
+        device.check(published, look_of(published, spoil), "exact")
+
+
+def test_a_folder_that_was_replaced_meanwhile_is_noticed(published: Model) -> None:
+    with pytest.raises(BadModel, match="replaced"):
+        device.prepare(published.folder, "0" * 12, "timed:5ms", "exact")
+
+
+def test_a_timed_device_says_what_its_batches_take_and_answers_the_prior(
+    published: Model,
+) -> None:
+    hello, handle = device.prepare(published.folder, published.version, "timed:2ms+1ms", "exact")
+    said = json.loads(hello)
+    assert said["backend"] == "timed:2ms+1ms"
+    assert said["seconds"]["1"] == pytest.approx(0.002)
+    assert said["seconds"]["4"] == pytest.approx(0.005)
+    edge = published.preprocessing.size_px
+    record = device.ASK.pack(False, -1) + bytes(edge * edge * 3)
+    reply = handle(memoryview(record * 2))
+    size = device.SIZE.unpack_from(reply)[0]
+    assert len(reply) == 2 * (device.SIZE.size + size)
+    logits = np.frombuffer(reply, "<f4", size // 4, device.SIZE.size)
+    prior = published.vocabulary.prior()
+    assert published.probabilities(logits[None])[0] == pytest.approx(prior, abs=1e-5)
+
+
+def test_none_of_these_takes_nothing_from_a_timed_prior(published: Model) -> None:
+    with_none = dataclasses.replace(
+        published, calibration=dataclasses.replace(published.calibration, none=True)
+    )
+    logits, _ = timed.open_timed(with_none, "timed:1ms")(np.zeros((1, 32, 32, 3), np.uint8))
+    assert with_none.probabilities(logits).sum() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "timed:",
+        "timed:20",
+        "timed:0ms",
+        "timed:20ms+",
+        "timed:1msx0",
+        "timed:-1ms",
+        "timed:99999999ms",
+        "timed:20msx4x4",
+    ],
+)
+def test_a_timed_backend_that_makes_no_sense_is_refused(backend: str) -> None:
+    with pytest.raises(ValueError, match=r"timed:|BASE"):
+        timed.parse(backend)
