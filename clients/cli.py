@@ -49,12 +49,12 @@ def emojinet(
         raise typer.TyperException(str(unknown)) from unknown
 
 
-def main() -> None:
-    """Runs the command line and ends the process."""
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line, the process's own unless one is given, and exits."""
     for stream in (sys.stdout, sys.stderr):
         # A terminal or pipe that is not UTF-8 gets what it cannot show as an escape.
         cast(TextIOWrapper, stream).reconfigure(errors="backslashreplace")
-    status = _status()
+    status = _status(arguments)
     if status == 128 + SIGINT:  # what typer makes of Ctrl-C
         # Die of the signal: a shell's loop ends with us, and nobody waits for our threads.
         signal(SIGINT, SIG_DFL)
@@ -62,10 +62,10 @@ def main() -> None:
     sys.exit(status)
 
 
-def _status() -> int:
+def _status(arguments: list[str] | None) -> int:
     """The exit status: 1 for what failed, 2 for wrong use; each is told in one line."""
     try:
-        status: int | None = app(prog_name="emojinet", standalone_mode=False)
+        status: int | None = app(arguments, prog_name="emojinet", standalone_mode=False)
         sys.stdout.flush()
         return status or 0
     except typer.TyperException as wrong:

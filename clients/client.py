@@ -171,8 +171,8 @@ def channel_options(server: str) -> list[tuple[str, int | str]]:
 def unreachable(server: str) -> ServerUnreachable:
     """Says how to start a server."""
     return ServerUnreachable(
-        f"no EmojiNet server answers at {server}: start one with "
-        "`python -m services.inference`, or do without by `emojinet suggest --local`"
+        f"No EmojiNet server answers at {server}: start one with "
+        "`python -m services.inference`, or do without by `emojinet suggest --local`."
     )
 
 
@@ -190,7 +190,7 @@ def from_rpc(failure: grpc.RpcError, server: str) -> EmojinetError:
         return unreachable(server)
     late = call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     error = EmojinetError(
-        f"{server} did not answer in time; give it longer"
+        f"{server} did not answer in time; give it longer."
         if late
         else call.details() or "no details"
     )

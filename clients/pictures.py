@@ -73,14 +73,14 @@ def _file(path: str) -> bytes:
         with open(handle, "rb") as file:
             facts = os.fstat(handle)
             if not stat.S_ISREG(facts.st_mode):
-                raise FileUnreadable("not a regular file; a pipe can be given as -")
+                raise FileUnreadable("This is no regular file; give a pipe as -.")
             if facts.st_size > LIMIT_BYTES:
                 raise _too_large(facts.st_size)
             return _limited(file)
     except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFound("there is no such file") from None
+        raise FileNotFound("There is no such file.") from None
     except OSError as error:
-        raise FileUnreadable(f"the file cannot be read: {error.strerror}") from error
+        raise FileUnreadable(f"The file cannot be read: {error.strerror}.") from error
 
 
 def _limited(file: BinaryIO | http.client.HTTPResponse) -> bytes:
@@ -92,7 +92,7 @@ def _limited(file: BinaryIO | http.client.HTTPResponse) -> bytes:
 
 def _too_large(size_bytes: int) -> ImageTooLarge:
     return ImageTooLarge(
-        f"more than {LIMIT_BYTES >> 20} MiB; scale the picture down",
+        f"The picture has more than {LIMIT_BYTES >> 20} MiB; scale it down.",
         limit=str(LIMIT_BYTES),
         bytes=str(size_bytes),
     )
@@ -116,7 +116,9 @@ def _fetched_in_time(url: str, timeout_seconds: float) -> bytes:
     try:
         return content.result(timeout_seconds)
     except TimeoutError:
-        raise UrlFailed(f"the picture did not come within {timeout_seconds:g} s") from None
+        raise UrlFailed(
+            f"The picture did not come within {timeout_seconds:g} s; give it longer."
+        ) from None
 
 
 def _fetched(url: str, timeout_seconds: float) -> bytes:
@@ -126,16 +128,16 @@ def _fetched(url: str, timeout_seconds: float) -> bytes:
             return _limited(response)
     except urllib.error.HTTPError as error:
         error.close()
-        raise UrlFailed(f"the server said {error.code}", status=str(error.code)) from error
+        raise UrlFailed(f"Its host answered {error.code}.", status=str(error.code)) from error
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise UrlFailed(f"the picture cannot be fetched: {error}") from error
+        raise UrlFailed(f"The picture cannot be fetched: {error}.") from error
 
 
 def _ascii(url: str) -> str:
     """`url` as it travels: with a path in percent-encoding, as browsers do it."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https"):
-        raise UrlRefused("only http:// and https:// are fetched")
+        raise UrlRefused("Only http:// and https:// are fetched.")
     path, query = (quote(part, safe=string.punctuation) for part in (parts.path, parts.query))
     return parts._replace(path=path, query=query).geturl()
 

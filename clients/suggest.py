@@ -71,7 +71,9 @@ def suggest(
         tally = Tally(stack.enter_context(closing(_answers(names, look, in_flight))))
         # People need not read of every picture that there is no server; programs want every path.
         wanted = takewhile(_reachable, tally) if form is Format.TABLE else tally
-        write(_watched(wanted, len(names), people))
+        # A bar and the lines of programs would be written over each other on one terminal.
+        apart = form is Format.TABLE or output is not None or not sys.stdout.isatty()
+        write(_watched(wanted, len(names), people) if apart else wanted)
     if look.unreachable:
         options.say(f"emojinet: {look.unreachable}")
     raise typer.Exit(1 if tally.failed else 0)
@@ -92,7 +94,7 @@ class Look:
                 raise self.unreachable
             response = self._ask(content)
             if len(response.results) != 1:
-                raise errors.Internal(f"the server sent {len(response.results)} results for one")
+                raise errors.Internal(f"The server sent {len(response.results)} results for one.")
             return response
         except EmojinetError as error:
             if isinstance(error, ServerUnreachable):

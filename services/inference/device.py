@@ -49,26 +49,29 @@ def _open(model: Model, backend: str, precision: str) -> tuple[str, Look]:
     # Here, so that a server needs only the packages of the backend it uses.
     if backend.startswith("timed:"):
         return backend, timed.open_timed(model, backend)
+    path = str(model.folder)
     if backend != "torch":
         try:
             from services.inference.backends.openvino import open_openvino
 
             return "openvino", open_openvino(model, precision)
-        except (ImportError, BadModel) as error:
+        except ImportError as error:
             if backend == "openvino":
-                raise _missing(error, "inference") from None
+                raise BadModel(missing(error, "inference"), path=path) from None
+        except BadModel:
+            if backend == "openvino":
+                raise
     try:
         from services.inference.backends.torch import open_torch
 
         return "torch", open_torch(model, precision)
     except ImportError as error:
-        raise _missing(error, "trainer") from None
+        raise BadModel(missing(error, "trainer"), path=path) from None
 
 
-def _missing(error: ImportError | BadModel, extra: str) -> BadModel:
-    if isinstance(error, BadModel):
-        return error
-    return BadModel(f"Package {error.name} is missing: pip install 'emojinet[{extra}]'.")
+def missing(error: ImportError, extra: str) -> str:
+    """What to do about a package that is not installed."""
+    return f"Package {error.name} is missing: pip install 'emojinet[{extra}]'."
 
 
 def check(model: Model, look: Look, precision: str) -> None:
@@ -81,7 +84,7 @@ def check(model: Model, look: Look, precision: str) -> None:
     Raises:
         BadModel: it does not; this machine must not serve it so.
     """
-    probes = model.probes()
+    probes, path = model.probes(), str(model.folder)
     count = GOLDEN if precision == "exact" else len(probes.jpegs)
     seen = np.concatenate(
         [look(models.view(model.preprocessing, jpeg)[None])[0] for jpeg in probes.jpegs[:count]]
@@ -89,13 +92,14 @@ def check(model: Model, look: Look, precision: str) -> None:
     published = model.probabilities(probes.logits[:count])
     computed = model.probabilities(seen)
     if not np.isfinite(computed).all():
-        raise BadModel(f"The model {model.folder} gives values that are not finite.")
+        raise BadModel(f"The model {path} gives values that are not finite.", path=path)
     if precision == "exact":
         worst = float(np.abs(computed - published).max())
         if worst > 1e-4:
             raise BadModel(
-                f"The model {model.folder} gives other answers here than were published with it: "
-                f"a probability differs by {worst:.1g}, more than 1e-4."
+                f"The model {path} gives other answers here than were published with it: "
+                f"a probability differs by {worst:.1g}, more than 1e-4.",
+                path=path,
             )
         return
     agrees = computed.argmax(1) == published.argmax(1)
@@ -106,7 +110,8 @@ def check(model: Model, look: Look, precision: str) -> None:
         if len(of) and of.mean() < share:
             raise BadModel(
                 f"--precision reduced agrees with float32 on {of.mean():.3f} of the probes with a "
-                f"margin of at least {least}, less than {share}. Use --precision exact."
+                f"margin of at least {least}, less than {share}. Use --precision exact.",
+                path=path,
             )
 
 

@@ -64,7 +64,7 @@ def _through_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
         conversion = _conversion(profile, image.mode)
         if conversion is not None:
             return conversion.apply(image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
 
 
 @lru_cache(maxsize=8)  # most pictures with a profile have one of very few

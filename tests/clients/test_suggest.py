@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pyarrow.parquet  # type: ignore[import-untyped]
 import pytest
 from hypothesis import given
@@ -22,6 +24,8 @@ from hypothesis import strategies as st
 
 from clients import pictures
 from clients.answers import Answer, write_json
+from clients.cli import main
+from clients.suggest import Look
 from emojinet.v1 import inference_service_pb2 as pb
 from services.shared import errors
 from tests.clients.commandline import COMMAND, clean, emojinet
@@ -140,7 +144,7 @@ def test_what_cannot_be_read_is_an_error_of_that_picture_alone(server: str, tmp_
     with (tmp_path / "big.jpg").open("wb") as big:
         big.truncate(pictures.LIMIT_BYTES + 1)
     picture(tmp_path / "empty.jpg", b"")
-    names = ["missing.jpg", "pipe.jpg", "self.jpg", "big.jpg", "empty.jpg", "missing.jpg/x"]
+    names = ["missing.jpg", "pipe.jpg", "self.jpg", "big.jpg", "empty.jpg", "empty.jpg/x"]
 
     done = emojinet(
         "suggest", "--json", *(str(tmp_path / name) for name in names), "/dev/zero", server=server
@@ -339,6 +343,22 @@ def test_without_a_server_people_read_once_how_to_start_one(tmp_path: Path) -> N
     assert "--local" in line
 
 
+def test_a_server_that_is_not_there_for_one_picture_is_not_asked_for_the_next(
+    tmp_path: Path,
+) -> None:
+    asked = []
+
+    def ask(content: bytes) -> pb.SuggestResponse:
+        asked.append(content)
+        raise errors.ServerUnreachable("Nobody answers.")
+
+    look = Look(ask, 1.0)
+    codes = [look(picture(tmp_path / name)).results[0].error.code for name in ("a.jpg", "b.jpg")]
+
+    assert codes == [grpc.StatusCode.UNAVAILABLE.value[0]] * 2
+    assert asked == [JPEG]
+
+
 def test_without_a_server_programs_still_get_every_path(tmp_path: Path) -> None:
     names = [picture(tmp_path / f"{n}.jpg") for n in range(30)]
 
@@ -428,9 +448,14 @@ def test_ctrl_c_ends_it_at_once_and_quietly(tmp_path: Path) -> None:
             time.sleep(0.01)
 
     names = [picture(tmp_path / f"{n}.jpg") for n in range(20)]
+    # As in a terminal: who runs these tests in the background passes on a SIGINT that is ignored.
+    script = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from clients.cli import main; main()"
+    )
     with Standin(before=before) as server:
         command = subprocess.Popen(
-            [*COMMAND, "suggest", "--timeout", "600", *names],
+            [sys.executable, "-c", script, "suggest", "--timeout", "600", *names],
             env=clean(EMOJINET_SERVER=server.address),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -461,13 +486,18 @@ def test_ctrl_c_ends_it_at_once_and_quietly(tmp_path: Path) -> None:
         (["x", "--output", "{}/no/such/folder"], "no/such/folder"),
     ],
 )
-def test_wrong_use_is_told_in_one_line(arguments: list[str], named: str, tmp_path: Path) -> None:
+def test_wrong_use_is_told_in_one_line(
+    arguments: list[str], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "empty").mkdir()
 
-    done = emojinet("suggest", *(argument.format(tmp_path) for argument in arguments))
+    with pytest.raises(SystemExit) as ended:
+        main(["suggest", *(argument.format(tmp_path) for argument in arguments)])
 
-    assert (done.returncode, done.stdout) == (2, b"")
-    (line,) = done.stderr.decode().splitlines()
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    (line,) = err.splitlines()
     assert named in line
 
 

@@ -74,10 +74,8 @@ def unpromised(kind: type[EmojinetError]) -> list[str]:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_every_place_that_raises_it_gives_the_metadata_that_the_contract_promises(
-    kind: type[EmojinetError], request: pytest.FixtureRequest
+    kind: type[EmojinetError],
 ) -> None:
-    if kind in (errors.Overloaded, errors.BadModel):
-        request.applymarker(pytest.mark.xfail(strict=True, reason="queue.py, device.py: reported"))
     assert unpromised(kind) == []
 
 

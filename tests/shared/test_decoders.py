@@ -334,7 +334,6 @@ def test_a_picture_beyond_its_memory_is_a_decode_limit_and_harms_no_decoder(
     assert [p.pid for p in processes(others)] == [process.pid]
 
 
-@pytest.mark.xfail(strict=True, reason="worker.ENVIRONMENT keeps a gigabyte: reported")
 def test_a_decoder_gives_back_the_memory_of_a_large_picture(
     others: frozenset[int], single: Pool
 ) -> None:

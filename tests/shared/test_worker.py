@@ -19,7 +19,6 @@ from services.shared.errors import Overloaded
 from services.shared.worker import Worker, WorkerDied, WorkerFailed
 
 PROGRAM = "tests.shared.jobs"
-RACY = pytest.mark.xfail(strict=False, reason="Worker.kill kills what is about to end: reported")
 LIMIT_SECONDS = 20.0
 MIB = 1 << 20
 
@@ -94,7 +93,6 @@ async def test_what_nobody_foresaw_comes_as_a_traceback_and_the_worker_lives(
     assert await worker.do([b"echo on"], LIMIT_SECONDS) == b"on"
 
 
-@pytest.mark.xfail(strict=True, raises=WorkerDied, reason="worker._answer: reported")
 async def test_a_failure_that_speaks_of_a_name_which_is_no_text_is_still_reported(
     worker: Worker,
 ) -> None:
@@ -102,7 +100,6 @@ async def test_a_failure_that_speaks_of_a_name_which_is_no_text_is_still_reporte
         await worker.do([b"raise /tmp/\xff"], LIMIT_SECONDS)
 
 
-@pytest.mark.xfail(strict=True, reason="Worker._reply trusts the pipe: reported")
 @pytest.mark.parametrize("reply", [b"?" + bytes(8), b"-\x03" + bytes(7) + b"\xff" * 3])
 async def test_a_worker_that_babbles_is_killed(worker: Worker, reply: bytes) -> None:
     await death(worker.do([b"babble ", reply], LIMIT_SECONDS))
@@ -121,8 +118,8 @@ async def test_a_worker_has_one_thread_and_keeps_its_memory(worker: Worker) -> N
 @pytest.mark.parametrize(
     ("job", "code"),
     [
-        pytest.param(b"exit 3", 3, marks=RACY),
-        pytest.param(b"exit 0", 0, marks=RACY),
+        (b"exit 3", 3),
+        (b"exit 0", 0),
         (b"crash", -signal.SIGSEGV),
     ],
 )
@@ -209,7 +206,7 @@ async def test_a_worker_that_fails_to_start_says_how() -> None:
 
 @pytest.mark.parametrize(
     ("module", "start", "code"),
-    [pytest.param(PROGRAM, "leave", 3, marks=RACY), ("tests.shared.no_such", "", 1)],
+    [(PROGRAM, "leave", 3), ("tests.shared.no_such", "", 1)],
 )
 async def test_a_worker_that_ends_before_it_is_ready_has_died(
     module: str, start: str, code: int

@@ -12,7 +12,10 @@ from services.shared.model import Model
 def open_torch(model: Model, precision: str) -> Look:
     """The network on the first GPU, else on one thread of the CPU."""
     if precision != "exact":
-        raise BadModel("Backend torch is exact only; --precision reduced needs --backend openvino.")
+        raise BadModel(
+            "Backend torch is exact only; --precision reduced needs --backend openvino.",
+            path=str(model.folder),
+        )
     torch.set_num_threads(1)  # one worker per core: more threads would only wait for each other
     net = network.read(model)
     if not torch.cuda.is_available():
