@@ -51,24 +51,24 @@ class Admission:
             raise overloaded(finish - idle, max(0.0, finish - promised))
 
     def _idle_seconds(self, costs: Sequence[float]) -> float:
-        decode = max(max(costs), sum(costs) / self._decoders.queue.slots)
-        return decode + max(self._gate.image_seconds, len(costs) / self._gate.capacity)
+        compute = max(self._gate.image_seconds, len(costs) / self._gate.capacity)
+        return self._decoders.seconds(costs) + compute
 
     def _finish_seconds(self, costs: Sequence[float], priority: Priority) -> float:
         """Two stages, one after the other: the later of them decides."""
-        decoding, device = self._decoders.queue, self._gate.queue
-        pace = decoding.pace.factor
-        decoded = decoding.ahead_seconds(priority)
-        decoded += max(max(costs), sum(costs) / decoding.slots) * pace
+        decoding, device = self._decoders.ordinary, self._gate.queue
         one = self._gate.image_seconds * device.pace.factor
         ahead = decoding.count_ahead(priority) + decoding.busy
         each = device.pace.factor / self._gate.capacity
-        return max(decoded + one, device.ahead_seconds(priority) + (ahead + len(costs)) * each)
+        return max(
+            self._decoders.seconds(costs, priority) + one,
+            device.ahead_seconds(priority) + (ahead + len(costs)) * each,
+        )
 
     def _count(self, images: int, reason: str, priority: Priority) -> None:
         self._metrics.shed.labels(reason, priority).inc(images)
         for _ in range(images):
-            self._decoders.queue.observe_shed(priority)
+            self._decoders.ordinary.observe_shed(priority)
 
 
 def overloaded(wait_seconds: float, short_seconds: float) -> Overloaded:

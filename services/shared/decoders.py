@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from services.shared import pixels
@@ -18,7 +19,9 @@ SECONDS = 0.0005
 SECONDS_PER_BYTE = 1 / 80e6
 SECONDS_PER_PIXEL = {"JPEG": 2e-9, "BMP": 6e-9, "GIF": 12e-9}
 SECONDS_PER_OTHER_PIXEL = 20e-9
-WALL_SECONDS = 4 * CPU_SECONDS  # a decoder is niced: on a busy machine its CPU seconds are long
+SLOW_SECONDS = 0.25
+NICENESS, SLOW_NICENESS = 5, 10  # the accelerator must never wait for a core that decodes ahead
+WALL_SECONDS = 8 * CPU_SECONDS  # on a busy machine the CPU seconds of the nice are long
 POISON_SECONDS = 600.0
 MAX_POISON = 4096
 
@@ -33,7 +36,11 @@ class View(NamedTuple):
 
 
 class Decoders:
-    """A pool of decoder processes, and the line in front of it."""
+    """Pools of decoder processes with a line in front of each: an ordinary and a slow lane.
+
+    A picture that takes long to decode goes to a process of its own, which takes what time the
+    others leave: one of 64 megapixels must not make everybody else wait.
+    """
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
@@ -42,23 +49,48 @@ class Decoders:
 
     async def start(self) -> "Decoders":
         """Starts the processes."""
-        self._workers = await asyncio.gather(*(self._start() for _ in range(self._slots)))
+        ordinary = [_start(NICENESS) for _ in range(self._slots)]
+        self._workers = await asyncio.gather(_start(SLOW_NICENESS), *ordinary)
         return self
 
     def open(self, metrics: QueueMetrics) -> None:
-        """Lets them pull from the line."""
-        self.queue = Queue(
+        """Lets them pull from their lines."""
+        slow, *ordinary = self._workers
+        self.ordinary = self._lane(NICENESS, ordinary, metrics)
+        self.slow = self._lane(SLOW_NICENESS, [slow], metrics)
+
+    def _lane(self, niceness: int, workers: list[Worker], metrics: QueueMetrics) -> Queue:
+        queue = Queue(
             "decode",
-            self._start,
-            slots=self._slots,
+            lambda: _start(niceness),
+            slots=len(workers),
             metrics=metrics,
             limit=lambda expected: WALL_SECONDS,
         )
-        self.queue.open(self._workers)
+        queue.open(workers)
+        return queue
 
     async def close(self) -> None:
         """Lets running work finish and ends the processes."""
-        await self.queue.close()
+        await asyncio.gather(self.ordinary.close(), self.slow.close())
+
+    def lane(self, cost_seconds: float) -> Queue:
+        """The line for a picture that should take so long."""
+        return self.slow if cost_seconds > SLOW_SECONDS else self.ordinary
+
+    def seconds(self, costs: Sequence[float], priority: Priority | None = None) -> float:
+        """When pictures that take `costs` seconds each would be decoded.
+
+        Behind all work that goes before this priority; on idle machinery where there is none.
+        """
+        ends = []
+        for queue in (self.ordinary, self.slow):
+            if own := [cost for cost in costs if self.lane(cost) is queue]:
+                end = max(max(own), sum(own) / queue.slots)
+                if priority is not None:
+                    end = end * queue.pace.factor + queue.ahead_seconds(priority)
+                ends.append(end)
+        return max(ends)
 
     def check(self, content: bytes) -> float:
         """The seconds that decoding should take, judged by the first 64 KiB alone.
@@ -93,7 +125,7 @@ class Decoders:
             parts=[ask, content], cost_seconds=cost_seconds, deadline=deadline, priority=priority
         )
         try:
-            served = await self.queue.run(work)
+            served = await self.lane(cost_seconds).run(work)
         except WorkerDied as death:
             self._remember(content)
             if death.over_limit:
@@ -106,8 +138,9 @@ class Decoders:
         if len(self._poison) > MAX_POISON:
             self._poison.popitem(last=False)
 
-    def _start(self) -> "asyncio.Future[Worker]":
-        return asyncio.ensure_future(Worker("services.shared.decoder", []).start())
+
+async def _start(niceness: int) -> Worker:
+    return await Worker("services.shared.decoder", [f"--niceness={niceness}"]).start()
 
 
 def poisonous() -> DecodeLimit:

@@ -1,8 +1,8 @@
-"""Classes that ImageNet lacks, learned from real photographs; the rest of the starter's head.
+"""Classes that ImageNet lacks, learned from real photographs and from drawings of emoji.
 
-`extras.tsv` says what each means in emoji, reviewed as the table of `synsets.py` was, and
-`extras.safetensors` holds for each its row of the classifier, beside the temperature of all rows.
-`python -m services.trainer.starter_head` makes the rows, and says from which photographs.
+`extras.tsv` says what each means in emoji, reviewed as the table of `synsets.py` was; a class whose
+name is an emoji shows drawings of it, and means it. `extras.safetensors` holds for each class its
+row of the classifier, made by `python -m services.trainer.starter_head`.
 """
 
 import csv
@@ -21,9 +21,9 @@ from services.shared.vocabulary import inventory
 
 PATH = Path(__file__).with_name("extras.tsv")
 ROWS = Path(__file__).with_name("extras.safetensors")
-COLUMNS = ("name", "emoji", "weight", "how")
+COLUMNS = ("class", "emoji", "weight", "how")
 NOTHING = "nothing"
-"""The class of pictures that show no thing at all: noise, blanks, textures, printed pages."""
+"""The class of pictures that show no thing: noise, blanks, textures, printed pages."""
 
 # E extra classes, F features
 
@@ -41,15 +41,15 @@ class Rows(NamedTuple):
     """What was learned."""
 
     names: list[str]
-    """The extra classes, in the order of their rows."""
+    """Of the extra classes, in the order of their rows."""
     weight_EF: np.ndarray
     bias_E: np.ndarray
     temperature: float
-    """Divides the logits of ImageNet's classes, which the extra classes were learned beside."""
+    """Divides the logits of ImageNet's own classes, beside which these were learned."""
 
 
 def load(path: Path = PATH) -> list[Row]:
-    """Reads the table: in a class the best emoji first; a class without any has one row.
+    """Reads the table: a class's rows stand together, the best emoji first.
 
     Raises:
         ValueError: a line or class breaks a rule; the message says which, and what is right.
@@ -63,40 +63,30 @@ def load(path: Path = PATH) -> list[Row]:
         raise ValueError(f"the columns are {', '.join(COLUMNS)}, not {', '.join(header)}")
     rows = [Row(name, emoji, float(weight), how) for name, emoji, weight, how in lines]
     known = {emoji.text for emoji in inventory()}
-    names = []
+    names = set()
     for name, group in groupby(rows, key=attrgetter("name")):
-        names.append(name)
-        _check(name, list(group), known)
-    if len(set(names)) != len(names):
-        raise ValueError("the rows of a class stand together")
+        broken = synsets.broken_rule([row[1:] for row in group], known)
+        if name in names:
+            broken = "has its rows in one place"
+        if broken:
+            raise ValueError(f"{name} breaks the rule that a class {broken}")
+        names.add(name)
     return rows
-
-
-def _check(name: str, group: list[Row], known: set[str]) -> None:
-    broken = synsets.broken_rule(
-        [row.emoji for row in group],
-        [row.weight for row in group],
-        [row.how for row in group],
-        known,
-    )
-    if broken:
-        raise ValueError(f"the class {name} breaks the rule that a class {broken}")
 
 
 def read(path: Path = ROWS) -> Rows:
     """The learned rows."""
     with safetensors.safe_open(path, framework="numpy") as file:
         names = json.loads(file.metadata()["names"])
-        arrays = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
-    return Rows(names, arrays["weight"], arrays["bias"], float(arrays["temperature"][0]))
+        weight, bias, temperature = map(file.get_tensor, ("weight", "bias", "temperature"))
+    return Rows(names, weight.astype(np.float32), bias, float(temperature[0]))
 
 
-def write(rows: Rows, sources: list[str], path: Path = ROWS) -> None:
-    """Keeps the rows as half floats, with the names of the photographs' sources."""
-    arrays = {
+def write(rows: Rows, path: Path = ROWS, **metadata: str) -> None:
+    """Keeps the rows, the weights as half floats; `metadata` says where they came from."""
+    arrays: dict[str, np.ndarray] = {
         "weight": rows.weight_EF.astype(np.float16),
         "bias": rows.bias_E.astype(np.float32),
         "temperature": np.array([rows.temperature], np.float32),
     }
-    metadata = {"names": json.dumps(rows.names), "sources": json.dumps(sources)}
-    safetensors.numpy.save_file(arrays, path, metadata)
+    safetensors.numpy.save_file(arrays, path, {**metadata, "names": json.dumps(rows.names)})

@@ -354,10 +354,13 @@ def read_regular(path: Path, limit_bytes: int) -> bytes:
     """
 
     def opener(name: str, flags: int) -> int:  # the file then owns the descriptor, come what may
-        return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno == errno.ELOOP:  # which would speak of "too many levels"
+                raise OSError(errno.ELOOP, "it is a link") from None
+            raise
 
-    if path.is_symlink():  # only for the message: O_NOFOLLOW speaks of too many levels
-        raise OSError(errno.ELOOP, "it is a link")
     with open(path, "rb", opener=opener) as file:
         facts = os.fstat(file.fileno())
         if not stat.S_ISREG(facts.st_mode):
@@ -401,7 +404,7 @@ def _json(folder: Path, name: str, content: bytes) -> dict[str, Any]:
 def _tensors(folder: Path, name: str, content: bytes) -> Arrays:
     try:
         return safetensors.numpy.load(content)
-    except (safetensors.SafetensorError, KeyError, ValueError, OverflowError) as error:
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise _bad(folder, f"{name} is no safetensors file: {excerpt(str(error))}") from None
 
 

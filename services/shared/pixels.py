@@ -47,6 +47,7 @@ AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # workers share the cores, and each thr
 JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")
 PNG_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 ADOBE_BYTES = 16
+DECODER_BYTES_PER_PIXEL = 8  # of a WebP's two canvases, or a progressive JPEG's coefficients
 SCALES = (8, 4, 2)  # those that libjpeg-turbo is fast at
 STRIP_PX = 2**20
 ORIENTATION = 0x0112
@@ -97,8 +98,9 @@ def decode(content: bytes, *, edge_px: int = 256) -> Pixels:
 
 def picture(content: bytes, *, edge_px: int = 256) -> Picture:
     """As `decode`, with the size of the original."""
-    kind = admit(content).format
-    with _failures_named(kind):
+    found = admit(content)
+    kind = found.format
+    with _failures_named(found):
         image = _opened(content, kind)
         turn, profile = _turn(image), image.info.get("icc_profile")
         width, height = image.size[::-1] if turn in QUARTER_TURNS else image.size
@@ -225,7 +227,7 @@ def _has_too_many_scans(content: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def _failures_named(kind: str) -> Iterator[None]:
+def _failures_named(found: header.Header) -> Iterator[None]:
     """Turns whatever a decoder raises into an error for whoever sent the image."""
     # Pillow refuses twice what it is told: a header may be unknown to us, or say two things.
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MAX_PIXELS // 2
@@ -238,7 +240,8 @@ def _failures_named(kind: str) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise _too_many_pixels(int(re.findall(r"\d+", str(error))[0])) from error
     except Exception as error:  # decoders raise any type
-        if isinstance(error, MemoryError) or "memory" in str(error).lower():
+        kind = found.format
+        if _is_lack_of_memory(error, found.width * found.height):
             raise errors.DecodeLimit(
                 f"Decoding the {kind} took more memory than an image may; send a smaller one."
             ) from error
@@ -247,6 +250,17 @@ def _failures_named(kind: str) -> Iterator[None]:
         ) from error
     finally:
         Image.MAX_IMAGE_PIXELS = limit
+
+
+def _is_lack_of_memory(error: Exception, pixels: int) -> bool:
+    """Whether memory ran out; libwebp and libjpeg do not say, so we ask for what they needed."""
+    if isinstance(error, MemoryError) or "memory" in str(error).lower():
+        return True
+    try:
+        np.empty(pixels * DECODER_BYTES_PER_PIXEL, np.uint8)  # touched by nobody, so it is free
+    except MemoryError:
+        return True
+    return False
 
 
 def _cause(error: Exception) -> str:

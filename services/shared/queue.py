@@ -98,15 +98,28 @@ class QueueMetrics:
             for name, text in gauges.items()
         )
 
+        self._queues: dict[str, list[Queue]] = {}
+
     def show(self, queue: "Queue") -> None:
-        """Makes every series of the queue appear, at zero where nothing has happened yet."""
+        """Makes every series of the queue appear, at zero where nothing has happened yet.
+
+        Several queues may share a stage: two lanes, or the old model's and the new one's.
+        """
         for priority in Priority:
             self.busy.labels(queue.stage, priority)
             for outcome in ("served", "expired", "cancelled", "shed", "error"):
                 self.wait.labels(queue.stage, outcome, priority)
-        self.oldest.labels(queue.stage).set_function(queue.oldest_seconds)
-        self.depth.labels(queue.stage).set_function(lambda: float(len(queue)))
-        self.slots.labels(queue.stage).set(queue.slots)
+        together = self._queues.setdefault(queue.stage, [])
+        together.append(queue)
+        self.oldest.labels(queue.stage).set_function(
+            lambda: max((q.oldest_seconds() for q in together), default=0.0)
+        )
+        self.depth.labels(queue.stage).set_function(lambda: float(sum(map(len, together))))
+        self.slots.labels(queue.stage).set_function(lambda: float(sum(q.slots for q in together)))
+
+    def hide(self, queue: "Queue") -> None:
+        """Leaves a queue out that has closed."""
+        self._queues[queue.stage].remove(queue)
 
 
 class Pace:
@@ -168,6 +181,7 @@ class Queue:
         self._closing = True
         self._ready.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._metrics.hide(self)
         for work in [work for line in self._lines.values() for work in line.works]:
             work.done.cancel()
 
@@ -191,12 +205,20 @@ class Queue:
 
     def ahead_seconds(self, priority: Priority) -> float:
         """How long new work of this priority would wait, at the present pace."""
-        now = time.monotonic()
-        waiting = sum(line.cost_seconds for line in self._ahead(priority))
-        running = sum(max(0.0, done - now) for done in self._running.values())
         best = self._relative[-1] / len(self._relative)
-        ahead = waiting * best * self.pace.factor + running
-        return ahead / self.slots if len(self._running) == self.slots or waiting else 0.0
+        waiting = sum(line.cost_seconds for line in self._ahead(priority))
+        waiting *= best * self.pace.factor
+        now = time.monotonic()
+        ends = sorted(max(0.0, end - now) for end in self._running.values())
+        ends = [0.0] * (self.slots - len(ends)) + ends
+        # What waits goes to whichever worker is free first: it fills them up like water.
+        level = ends[0]
+        for workers, end in enumerate(ends[1:], start=1):
+            room = (end - level) * workers
+            if waiting <= room:
+                return level + waiting / workers
+            waiting, level = waiting - room, end
+        return level + waiting / self.slots
 
     def _ahead(self, priority: Priority) -> list["Line"]:
         everybody = priority is Priority.BULK

@@ -2,6 +2,7 @@ import contextlib
 import json
 import math
 import re
+import resource
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import simplejpeg
 import skimage.data
@@ -374,9 +376,17 @@ def test_100_scans_are_admitted_and_101_are_not() -> None:
         pixels.admit(jpeg[:-2] + scan * (spare + 1) + jpeg[-2:])
 
 
-def test_memory_that_runs_out_is_the_images_fault() -> None:
-    with pytest.raises(errors.DecodeLimit, match=SENTENCE), pixels._failures_named("PNG"):
-        raise MemoryError
+@pytest.mark.parametrize(("kind", "progressive"), [("PNG", 0), ("WEBP", 0), ("JPEG", 1)])
+def test_memory_that_runs_out_is_the_images_fault(kind: str, progressive: bool) -> None:
+    large = Image.new("RGB", (5000, 5000), (9, 99, 3))
+    content = corpus.encoded(large, kind, progressive=progressive, method=0, subsampling=0)
+    unlimited = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms, unlimited[1]))
+    try:
+        with pytest.raises(errors.DecodeLimit, match=SENTENCE):
+            pixels.decode(content)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, unlimited)
 
 
 def test_decoding_leaves_no_trace_in_pillow_or_among_the_warnings(

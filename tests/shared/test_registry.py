@@ -108,6 +108,23 @@ def test_what_is_no_model_is_not_listed(tiny: Path, tmp_path: Path, root: Path) 
     assert registry.models(root) == [which]
 
 
+def test_models_may_go_while_they_are_listed(root: Path) -> None:
+    done = threading.Event()
+
+    def come_and_go() -> None:
+        while not done.is_set():
+            (root / "tiny" / ("1" * 12)).mkdir(parents=True)
+            shutil.rmtree(root / "tiny")
+
+    with ThreadPoolExecutor(1) as threads:
+        going = threads.submit(come_and_go)
+        until = time.monotonic() + 0.5
+        while time.monotonic() < until:
+            assert registry.models(root) in ([], [Live("tiny", "1" * 12)])
+        done.set()
+        going.result()
+
+
 def test_publishing_twice_changes_nothing(tiny: Path, tmp_path: Path, root: Path) -> None:
     which = registry.publish(root, staged(tiny, tmp_path / "once"))
     registry.activate(root, which)
