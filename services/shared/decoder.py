@@ -53,7 +53,6 @@ def _view(content: bytes, edge_px: int, fraction: float) -> bytes:
 def prepare(niceness: int) -> tuple[bytes, Handle]:
     """Sets the limits that hold for the life of the process."""
     os.nice(niceness)
-    if niceness == 10: os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     return b"", handle

@@ -17,7 +17,6 @@ from services.shared.errors import BadModel
 from services.shared.model import FLOOR, Architecture, Arrays, Model, Preprocessing
 
 
-
 class Projection(nn.Module):
     """From classes to emoji through a fixed table: log(softmax(classes) · table)."""
 

@@ -118,8 +118,9 @@ class QueueMetrics:
         self.slots.labels(queue.stage).set_function(lambda: float(sum(q.slots for q in together)))
 
     def hide(self, queue: "Queue") -> None:
-        """Leaves a queue out that has closed."""
-        self._queues[queue.stage].remove(queue)
+        """Leaves a queue out that has closed; twice is harmless."""
+        together = self._queues[queue.stage]
+        together[:] = [other for other in together if other is not queue]
 
 
 class Pace:

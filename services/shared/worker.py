@@ -74,7 +74,9 @@ class Worker:
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=2,  # whatever a library prints belongs to the log
-            start_new_session=True,  # the terminal's Ctrl-C is the server's to handle
+            # The terminal's Ctrl-C is the server's to handle. No session of its own: Linux shares
+            # CPUs out by session first, and niceness would count for nothing between workers.
+            process_group=0,
         )
         theirs.close()
         self._socket = ours
