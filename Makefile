@@ -29,6 +29,10 @@ test-system: $(READY) ## Run the tests that need Debian's tools, installing them
 	command -v promtool >/dev/null || { apt-get update -qq && apt-get install -yqq --no-install-recommends prometheus; }
 	$(BIN)/pytest -m system --timeout 600
 
+fuzz: $(READY) ## Look for pictures that break the decoder, for SECONDS (60)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fuzz]'
+	$(BIN)/python tests/fuzz_pixels.py -max_total_time=$(or $(SECONDS),60)
+
 bench-spine: $(READY) ## Measure the server against its bare limit, and in overload
 	$(BIN)/python -m tests.bench.spine
 
@@ -38,7 +42,7 @@ pictures: $(READY) ## Take the pictures of the documents from the running progra
 lint: $(READY) ## Check contract, style and types
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code protos
-	test ! -e protos/emojinet.v1.binpb || $(BIN)/buf breaking --against protos/emojinet.v1.binpb --exclude-imports
+	test ! -e protos/emojinet.v1.binpb || $(BIN)/buf breaking protos --against protos/emojinet.v1.binpb --exclude-imports
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -48,9 +52,9 @@ protos: $(READY) ## Regenerate the committed Python stubs beside the .proto file
 		--grpc_python_out=protos $(PROTOS)
 
 protos-release: $(READY) ## Make today's contract the one that lint compares with
-	$(BIN)/buf build --exclude-imports --output protos/emojinet.v1.binpb --path protos
+	$(BIN)/buf build protos --output protos/emojinet.v1.binpb
 
 clean: ## Remove everything that make has made, data included
 	rm -rf .venv data .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help .venv demo test test-system bench-spine pictures lint protos protos-release clean
+.PHONY: help .venv demo test test-system fuzz bench-spine pictures lint protos protos-release clean

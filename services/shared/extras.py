@@ -89,4 +89,5 @@ def write(rows: Rows, path: Path = ROWS, **metadata: str) -> None:
         "bias": rows.bias_E.astype(np.float32),
         "temperature": np.array([rows.temperature], np.float32),
     }
-    safetensors.numpy.save_file(arrays, path, {**metadata, "names": json.dumps(rows.names)})
+    metadata = {**metadata, "names": json.dumps(rows.names)}
+    path.write_bytes(safetensors.numpy.save(arrays, metadata))

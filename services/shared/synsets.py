@@ -97,7 +97,9 @@ def _check(group: list[Row], known: set[str]) -> None:
 
 def broken_rule(meanings: list[tuple[str, float, str]], known: set[str]) -> str | None:
     """Which rule a class breaks whose emoji, weights and ways of finding are `meanings`, if any."""
-    emoji, weights, hows = ([meaning[i] for meaning in meanings] for i in range(3))
+    emoji = [meaning[0] for meaning in meanings]
+    weights = [meaning[1] for meaning in meanings]
+    hows = [meaning[2] for meaning in meanings]
     unmapped = meanings == [("", 0.0, "none")]
     rules = {
         "has emoji of the inventory, fully-qualified": unmapped or known.issuperset(emoji),

@@ -202,7 +202,7 @@ def kill_at_work(others: frozenset[int], times: int) -> None:
             if spent.user + spent.system > 1.5:
                 process.kill()
                 killed.add(process.pid)
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def test_a_picture_whose_decoder_is_killed_gets_another_one(

@@ -89,7 +89,7 @@ def test_an_emoji_that_no_class_speaks_for_has_the_floor_as_its_probability(tiny
     net = network.Network(PROJECTED, model.load(tiny).preprocessing, OUTPUTS).eval()
     logits, _ = network.look(net, pictures())
 
-    assert logits == pytest.approx(np.log(network.FLOOR))
+    assert logits == pytest.approx(np.log(model.FLOOR))
 
 
 def refusal(like: Path, folder: Path, architecture: Architecture, weights: Arrays) -> str:

@@ -242,7 +242,11 @@ async def test_nothing_is_left_behind() -> None:
 
 
 async def test_workers_do_not_hear_the_terminals_signals(worker: Worker) -> None:
-    assert os.getsid(worker.pid) == worker.pid != os.getsid(0)
+    assert os.getpgid(worker.pid) == worker.pid != os.getpgid(0)
+
+
+async def test_the_niceness_of_a_worker_counts_against_its_parents(worker: Worker) -> None:
+    assert os.getsid(worker.pid) == os.getsid(0)  # Linux shares CPUs out by session first
 
 
 @pytest.mark.parametrize("job", ["sleep 60", ""])
