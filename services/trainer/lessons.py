@@ -19,7 +19,7 @@ from services.trainer.photos import Photo
 SEED = 20151109
 KEPT = Path("data/starter-head")
 BATCH = 16
-PHOTO_VIEWS, DRAWING_VIEWS, HAND_VIEWS, NOTHING_VIEWS = 6, 4, 3, 480
+PHOTO_VIEWS, DRAWING_VIEWS, HAND_VIEWS, NOTHING_VIEWS = 6, 4, 3, 540
 TONES = ("", *"🏻🏼🏽🏾🏿")
 HANDS = {
     "open hand": "✋👋👐",
@@ -86,15 +86,15 @@ class School:
             if photo.part == "train":
                 yield self._lessons(seen_VF, photos.labels()[photo.label].name)
 
-    def drawing_lessons(self) -> Iterator[Lessons]:
-        """Each emoji as each vendor draws it, on plain backdrops."""
+    def drawing_lessons(self) -> Iterator[tuple[str, Lessons]]:
+        """Each emoji as each vendor draws it, on plain backdrops, with the vendor's name."""
         emoji = {e.text for e in inventory()}
         drawn = [name for name in self.names if name in emoji]
         for vendor in drawings.VENDORS:
             paths = [_drawing(vendor.name, name) for name in drawn]
             features_NF = self._features(vendor.name, drawn, _views(paths, DRAWING_VIEWS))
             places = [self.names.index(name) for name in drawn]
-            yield Lessons(features_NF, np.repeat(places, DRAWING_VIEWS))
+            yield vendor.name, Lessons(features_NF, np.repeat(places, DRAWING_VIEWS))
 
     def hand_lessons(self) -> Iterator[Lessons]:
         """Drawn hands in all skin tones before parts of photographs: no package has real ones."""

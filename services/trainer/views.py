@@ -91,9 +91,10 @@ def _backdrop(random: Random, photos: list[bytes] | None) -> Image.Image:
 
 
 def nothing(random: Random) -> Iterator[Square]:
-    """For ever: blanks, noise, gradients, clouds, stripes, checks, blobs and printed pages."""
+    """For ever: blanks, noise, slopes, clouds, stripes, checks, blobs, scribbles and pages."""
+    kinds = (_blank, _noise, _gradient, _clouds, _stripes, _checks, _blobs, _scribbles, _page)
     while True:
-        for make in (_blank, _noise, _gradient, _clouds, _stripes, _checks, _blobs, _page):
+        for make in kinds:
             square = make(random)
             if random.random() < 0.3:
                 square = square + random.normal(0, random.uniform(2, 25), square.shape)
@@ -155,6 +156,16 @@ def _blobs(random: Random) -> Square:
         colour = tuple(random.integers(0, 256, 3).tolist())
         draw.ellipse((left, top, left + size, top + size), fill=colour)
     return np.asarray(picture.filter(ImageFilter.GaussianBlur(random.uniform(0, 10))), float)
+
+
+def _scribbles(random: Random) -> Square:
+    picture = Image.fromarray(_blank(random).astype(np.uint8))
+    draw = ImageDraw.Draw(picture)
+    for _ in range(int(random.integers(1, 4))):
+        points = [(x, y) for x, y in random.uniform(0, EDGE, (int(random.integers(4, 50)), 2))]
+        ink = tuple(random.integers(0, 256, 3).tolist())
+        draw.line(points, fill=ink, width=int(random.integers(1, 6)))
+    return np.asarray(picture, float)
 
 
 def _page(random: Random) -> Square:

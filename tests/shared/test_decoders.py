@@ -363,3 +363,30 @@ def test_a_stopped_decoder_holds_up_only_its_own_picture(pool: Pool) -> None:
     finally:
         os.kill(stopped.pid, signal.SIGCONT)
     assert other.is_running()
+
+
+def test_a_picture_that_takes_long_holds_up_no_other(single: Pool) -> None:
+    async def together() -> tuple[float, float]:
+        began = time.monotonic()
+        slow = asyncio.create_task(single.view(flat("PNG")))
+        await single.view(picture())
+        quick = time.monotonic() - began
+        await slow
+        return quick, time.monotonic() - began
+
+    quick, slow = single.run(together())
+    assert quick < slow / 2
+
+
+def test_what_waits_behind_a_slow_picture_is_not_what_an_ordinary_one_waits(single: Pool) -> None:
+    async def together() -> tuple[float, float]:
+        slow = asyncio.create_task(single.view(flat("PNG")))
+        await asyncio.sleep(0.02)
+        ordinary = single.decoders.seconds([0.001], Priority.INTERACTIVE)
+        another = single.decoders.seconds([0.5], Priority.INTERACTIVE)
+        await slow
+        return ordinary, another
+
+    ordinary, another = single.run(together())
+    assert ordinary < 0.1
+    assert another > 0.5

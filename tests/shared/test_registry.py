@@ -119,9 +119,11 @@ def test_models_may_go_while_they_are_listed(root: Path) -> None:
     with ThreadPoolExecutor(1) as threads:
         going = threads.submit(come_and_go)
         until = time.monotonic() + 0.5
-        while time.monotonic() < until:
-            assert registry.models(root) in ([], [Live("tiny", "1" * 12)])
-        done.set()
+        try:
+            while time.monotonic() < until:
+                assert registry.models(root) in ([], [Live("tiny", "1" * 12)])
+        finally:
+            done.set()
         going.result()
 
 
