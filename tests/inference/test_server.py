@@ -7,6 +7,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from clients.client import from_rpc
@@ -257,6 +258,7 @@ async def test_a_swap_fails_no_call_and_every_answer_names_one_model(tiny: Path)
 async def test_answers_agree_with_an_offline_forward_pass_of_the_same_model(starter: Path) -> None:
     published = model.load(starter)
     net = network.read(published)
+    torch.set_num_threads(1)  # the server's workers want the cores, too
     async with inference(starter, "openvino") as running:
         for path in installed():
             content = path.read_bytes()
