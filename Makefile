@@ -33,6 +33,13 @@ fuzz: $(READY) ## Look for pictures that break the decoder, for SECONDS (60)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fuzz]'
 	$(BIN)/python tests/fuzz_pixels.py -max_total_time=$(or $(SECONDS),60)
 
+drawings: $(READY) ## Fetch drawings of emoji under free licences into data/drawings
+	$(BIN)/python -m services.trainer.drawings
+
+bench-starter: $(READY) ## Judge the starter on photographs it never saw; MORE=folder adds to those fetched
+	$(BIN)/python -m services.trainer.photos data/photos
+	$(BIN)/python -m tests.bench.starter data/photos $(MORE)
+
 bench-spine: $(READY) ## Measure the server against its bare limit, and in overload
 	$(BIN)/python -m tests.bench.spine
 
@@ -57,4 +64,4 @@ protos-release: $(READY) ## Make today's contract the one that lint compares wit
 clean: ## Remove everything that make has made, data included
 	rm -rf .venv data .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help .venv demo test test-system fuzz bench-spine pictures lint protos protos-release clean
+.PHONY: help .venv demo test test-system fuzz drawings bench-starter bench-spine pictures lint protos protos-release clean

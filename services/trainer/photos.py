@@ -7,7 +7,7 @@ it teaches, and which emoji a person would accept, the best first. None is kept 
 
 takes from packages of npm, PyPI and Debian what they ship, with those registries' own clients; the
 rest, with plain URLs, is what `python -m services.crawler import` fetches, and lies here in
-`../shared/photos`.
+a folder of your own.
 """
 
 import csv

@@ -1,6 +1,6 @@
 """How good the starter is, on photographs that nothing in it learned from.
 
-    python -m tests.bench.starter data/photos ../shared/photos
+    python -m tests.bench.starter data/photos [MORE]
 
 builds the starter in a temporary folder, or takes `--model`. It prints for each kind of photograph
 how often an emoji that a person would accept (`labels.tsv`) comes first, or among the first five,
