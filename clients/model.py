@@ -14,7 +14,7 @@ def _commands() -> None:
 
 @model.command()
 def build_starter(registry: options.Registry = None) -> None:
-    """Build the starter model, and make it live, unless another model is.
+    """Build and publish the starter model, and make it live unless another model is.
 
     It needs no crawl: it knows what things are, not what people mean.
     """
@@ -22,5 +22,5 @@ def build_starter(registry: options.Registry = None) -> None:
     with options.needs("trainer"):
         from services.shared import starter
 
-        live = starter.ensure(root, lambda step: options.say(f"starter: {step} …"))
-    print(f"{live.name}@{live.version} is live in {root}")
+        built = starter.install(root, lambda step: options.say(f"starter: {step} …"))
+    print(f"{built.name}@{built.version} is in {root}")

@@ -82,17 +82,16 @@ def load(registry: Path, which: Live) -> model.Model:
 def models(registry: Path) -> list[Live]:
     """Every model of the registry, the newest first."""
     found: list[tuple[int, Live]] = []
-    for name in _names(registry):
-        for version in _names(registry / name):
-            which = Live(name, version)
-            with contextlib.suppress(OSError):  # taken away while we look
-                if _is_proper(which) and folder(registry, which).is_dir():
-                    found.append((folder(registry, which).stat().st_mtime_ns, which))
+    for which in (Live(name, v) for name in _names(registry) for v in _names(registry / name)):
+        path = folder(registry, which)
+        with contextlib.suppress(OSError):  # taken away while we look
+            if _is_proper(which) and path.is_dir():
+                found.append((path.stat().st_mtime_ns, which))
     return [which for _, which in sorted(found, reverse=True)]
 
 
 def _names(path: Path) -> list[str]:
-    """What lies in the folder; nothing where it is none, or none any more."""
+    """What lies in a folder; nothing in one that is none, or is gone: Path.glob would raise."""
     try:
         return os.listdir(path)
     except OSError:

@@ -165,16 +165,30 @@ def _logits(net: "Network", jpegs: list[bytes]) -> Iterator[np.ndarray]:
         yield network.look(net, batch)[0]
 
 
-def ensure(root: Path, progress: Progress = lambda step: None) -> registry.Live:
-    """The live model of the registry; builds, publishes and activates the starter if none is."""
-    which = registry.live(root)
-    if which is None:
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root, prefix=".staged-") as staged:
-            build(Path(staged) / NAME, progress)
-            which = registry.publish(root, Path(staged) / NAME)
-        registry.activate(root, which)
+def install(root: Path, progress: Progress = lambda step: None) -> registry.Live:
+    """Builds and publishes the starter, and makes it live unless another model is.
+
+    Raises:
+        BadModel: what `live.json` says is not usable.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root, prefix=".staged-") as staged:
+        build(Path(staged) / NAME, progress)
+        which = registry.publish(root, Path(staged) / NAME)
+    offer(root, which)
     return which
+
+
+def offer(root: Path, which: registry.Live) -> None:
+    """Makes a starter of the registry live, unless a model that somebody trained is."""
+    live = registry.live(root)
+    if live is None or live.name == NAME:
+        registry.activate(root, which)
+
+
+def ensure(root: Path, progress: Progress = lambda step: None) -> registry.Live:
+    """The live model of the registry; installs the starter where there is none."""
+    return registry.live(root) or install(root, progress)
 
 
 if __name__ == "__main__":

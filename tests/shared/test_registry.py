@@ -368,10 +368,12 @@ def test_a_reader_never_sees_half_a_change(tiny: Path, tmp_path: Path, root: Pat
     with ThreadPoolExecutor(1) as threads:
         reads = threads.submit(read)
         until = time.monotonic() + 1
-        while time.monotonic() < until:
-            for which in both:
-                registry.activate(root, which)
-        done.set()
+        try:
+            while time.monotonic() < until:
+                for which in both:
+                    registry.activate(root, which)
+        finally:
+            done.set()
         assert reads.result() > 10
 
 

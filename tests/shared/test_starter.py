@@ -1,4 +1,6 @@
 import io
+import json
+import shutil
 import warnings
 from pathlib import Path
 
@@ -6,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from services.shared import extras, model, network, photographs, starter, synsets
+from services.shared import extras, model, network, photographs, registry, starter, synsets
 from services.shared.model import Model
 from services.shared.network import Network
 from services.shared.vocabulary import Vocabulary, inventory
@@ -202,3 +204,26 @@ def test_a_table_of_extras_that_breaks_a_rule_is_refused(
 
     with pytest.raises(ValueError, match=message):
         extras.load(table)
+
+
+def test_it_takes_the_place_of_an_older_starter_but_of_no_other_model(
+    tiny: Path, tmp_path: Path
+) -> None:
+    manifest = json.loads((tiny / "manifest.json").read_text())
+    published = []
+    for name in ("starter", "trained"):
+        shutil.copytree(tiny, tmp_path / "staged")
+        (tmp_path / "staged" / "manifest.json").write_text(json.dumps({**manifest, "name": name}))
+        published.append(registry.publish(tmp_path, tmp_path / "staged"))
+    new, trained = published
+
+    starter.offer(tmp_path, new)
+    assert registry.live(tmp_path) == new
+
+    (tmp_path / "live.json").write_text(json.dumps({"name": "starter", "version": "0" * 12}))
+    starter.offer(tmp_path, new)
+    assert registry.live(tmp_path) == new
+
+    registry.activate(tmp_path, trained)
+    starter.offer(tmp_path, new)
+    assert registry.live(tmp_path) == trained
