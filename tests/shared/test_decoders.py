@@ -372,9 +372,11 @@ def test_a_stopped_decoder_holds_up_only_its_own_picture(pool: Pool) -> None:
 
 
 def test_a_picture_that_takes_long_holds_up_no_other(single: Pool) -> None:
+    large = flat("PNG")
+
     async def together() -> tuple[float, float]:
         began = time.monotonic()
-        slow = asyncio.create_task(single.view(flat("PNG")))
+        slow = asyncio.create_task(single.view(large))
         await single.view(picture())
         quick = time.monotonic() - began
         await slow
@@ -385,8 +387,10 @@ def test_a_picture_that_takes_long_holds_up_no_other(single: Pool) -> None:
 
 
 def test_what_waits_behind_a_slow_picture_is_not_what_an_ordinary_one_waits(single: Pool) -> None:
+    large = flat("PNG")
+
     async def together() -> tuple[float, float]:
-        slow = asyncio.create_task(single.view(flat("PNG")))
+        slow = asyncio.create_task(single.view(large))
         await asyncio.sleep(0.02)
         ordinary = single.decoders.seconds([0.001], Priority.INTERACTIVE)
         another = single.decoders.seconds([0.5], Priority.INTERACTIVE)
