@@ -208,6 +208,7 @@ def main(
     except settings.UnknownSetting as error:
         harness.fail(str(error))
     harness.log_as_json()
+    harness.give_back_large_blocks()
     options = Options(
         host=host,
         port=port,

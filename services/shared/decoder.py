@@ -21,7 +21,7 @@ ASK = struct.Struct("<Id")  # edge of the square in pixels, its share of the sho
 VIEW = struct.Struct("<4f")  # the square's left, top, right, bottom within the upright picture
 MEMORY_BYTES = 3 << 29  # 1.5 GiB of address space: a 64-megapixel picture in any mode fits
 CPU_SECONDS = 4  # 64 megapixels of PNG take two; rounding adds up to one
-LARGE_PX = 4_000_000  # from here on, memory goes back to the kernel: workers keep it otherwise
+LARGE_PX = 1_000_000  # from here on, memory goes back to the kernel: workers keep it otherwise
 LIBC = ctypes.CDLL(None)
 
 
@@ -35,7 +35,9 @@ def handle(job: memoryview) -> bytes:
     try:
         return _view(content, *ASK.unpack_from(job))
     finally:
-        if claimed.width * claimed.height > LARGE_PX:
+        # A JPEG is scaled while it is decoded, unless all of it has to be kept till the end.
+        share = 16 if claimed.format == "JPEG" and not claimed.progressive else 1
+        if claimed.width * claimed.height > LARGE_PX * share:
             LIBC.malloc_trim(0)
 
 

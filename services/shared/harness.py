@@ -1,6 +1,7 @@
 """What every service does the same way: ports, health, metrics, logs, errors, and a clean end."""
 
 import asyncio
+import ctypes
 import logging
 import random
 import signal
@@ -23,6 +24,7 @@ from services.shared import errors
 from services.shared.queue import internal
 
 MAX_MESSAGE_BYTES = 16 << 20
+M_MMAP_THRESHOLD = -3  # of malloc.h
 READY, LIVE = "ready", "live"
 CONNECTION_AGE_MS = 20_000  # so that clients find replicas that are new
 Handler = Callable[[Any, "grpc.aio.ServicerContext[Any, Any]"], Any]
@@ -39,6 +41,14 @@ def log_as_json() -> None:
         )
     )
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+def give_back_large_blocks() -> None:
+    """Keeps what a few messages of megabytes needed from staying with the process for good.
+
+    Left alone, glibc raises this threshold with the first large block that is freed.
+    """
+    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 20)
 
 
 def fail(message: str) -> NoReturn:
