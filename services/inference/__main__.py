@@ -24,6 +24,7 @@ from services.inference.server import InferenceService, Serving
 from services.shared import harness, model, settings
 from services.shared.decoders import Decoders
 from services.shared.errors import EmojinetError
+from services.shared.worker import WorkerDied, WorkerFailed
 
 SERVICE = pb.DESCRIPTOR.services_by_name["InferenceService"]
 DRAIN_SECONDS = 30.0  # no admitted call may take longer; Kubernetes' grace has to exceed it
@@ -224,6 +225,8 @@ def main(
         asyncio.run(serve(options))
     except EmojinetError as error:
         harness.fail(str(error))
+    except (WorkerDied, WorkerFailed) as error:
+        harness.fail(f"a worker did not start: {str(error).strip().splitlines()[-1][:300]}")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import typer
 
 from services.inference.backends import Look, timed
 from services.shared import model as models
-from services.shared.errors import BadModel
+from services.shared.errors import BadModel, ImageError
 from services.shared.model import Model
 from services.shared.saliency import Explainer
 from services.shared.worker import Handle, serve
@@ -50,7 +50,8 @@ def _open(model: Model, backend: str, precision: str) -> tuple[str, Look]:
     if backend.startswith("timed:"):
         return backend, timed.open_timed(model, backend)
     path = str(model.folder)
-    if backend != "torch":
+    # A damaged OpenVINO form is no reason to be slow in silence: only an absent one is.
+    if backend == "openvino" or (backend == "auto" and "openvino.xml" in model.files):
         try:
             from services.inference.backends.openvino import open_openvino
 
@@ -58,9 +59,6 @@ def _open(model: Model, backend: str, precision: str) -> tuple[str, Look]:
         except ImportError as error:
             if backend == "openvino":
                 raise BadModel(missing(error, "inference"), path=path) from None
-        except BadModel:
-            if backend == "openvino":
-                raise
     try:
         from services.inference.backends.torch import open_torch
 
@@ -86,9 +84,11 @@ def check(model: Model, look: Look, precision: str) -> None:
     """
     probes, path = model.probes(), str(model.folder)
     count = GOLDEN if precision == "exact" else len(probes.jpegs)
-    seen = np.concatenate(
-        [look(models.view(model.preprocessing, jpeg)[None])[0] for jpeg in probes.jpegs[:count]]
-    )
+    try:
+        views = [models.view(model.preprocessing, jpeg) for jpeg in probes.jpegs[:count]]
+    except ImageError as error:
+        raise BadModel(f"The model {path} has a broken probe: {error}", path=path) from None
+    seen = np.concatenate([look(view[None])[0] for view in views])
     published = model.probabilities(probes.logits[:count])
     computed = model.probabilities(seen)
     if not np.isfinite(computed).all():

@@ -21,7 +21,7 @@ from services.inference.device import ASK, SIZE
 from services.shared.errors import DeviceDied
 from services.shared.model import Model
 from services.shared.queue import Priority, Queue, QueueMetrics, Served, Work
-from services.shared.worker import Worker, WorkerDied
+from services.shared.worker import Worker, WorkerDied, start_all
 
 WORTH_WAITING = 1.02  # a smaller batch is as good when an image costs at most so much more in it
 
@@ -56,7 +56,7 @@ class Gate:
 
     async def start(self) -> "Gate":
         """Starts the workers. Raises BadModel when this machine cannot run the model."""
-        self._workers = await asyncio.gather(*(self._start() for _ in range(self.slots)))
+        self._workers = await start_all(self._start() for _ in range(self.slots))
         hellos = [json.loads(worker.hello) for worker in self._workers]
         self.backend = hellos[0]["backend"]
         for batch in min((hello["seconds"] for hello in hellos), key=len):

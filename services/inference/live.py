@@ -13,7 +13,8 @@ from pathlib import Path
 from services.inference.metrics import Metrics
 from services.inference.server import InferenceService, Serving
 from services.shared import model, registry
-from services.shared.errors import BadModel
+from services.shared.errors import BadModel, EmojinetError
+from services.shared.worker import WorkerDied, WorkerFailed
 
 LOOK_SECONDS = 1.0  # polled, since network volumes do not tell of changes
 
@@ -35,7 +36,7 @@ async def first_model(folder: Path | None, root: Path) -> model.Model:
         which = registry.live(root)
     if which is None:
         raise BadModel(f"There is no live model in {root}.", path=str(root))
-    return model.load(registry.folder(root, which))
+    return registry.load(root, which)
 
 
 async def _build_starter(root: Path) -> None:
@@ -79,10 +80,10 @@ async def follow(
             which = await asyncio.to_thread(registry.live, root)
             if which is None or which == refused or _serves(service, which):
                 continue
-            new = await asyncio.to_thread(model.load, registry.folder(root, which))
+            new = await asyncio.to_thread(registry.load, root, which)
             await turn(service, await start(new), metrics)
             log.info("serving %s@%s", *which)
-        except BadModel as error:
+        except (EmojinetError, WorkerDied, WorkerFailed, OSError) as error:
             log.error("the old model goes on: %s", error)
             refused = which
 

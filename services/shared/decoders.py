@@ -12,7 +12,7 @@ from services.shared.decoder import ASK, CPU_SECONDS, VIEW
 from services.shared.errors import DecodeLimit, DecoderDied
 from services.shared.model import Preprocessing
 from services.shared.queue import Priority, Queue, QueueMetrics, Served, Work
-from services.shared.worker import Worker, WorkerDied
+from services.shared.worker import Worker, WorkerDied, start_all
 
 # Measured on one core: a constant, the compressed bytes, and the pixels that the file claims.
 SECONDS = 0.0005
@@ -50,7 +50,7 @@ class Decoders:
     async def start(self) -> "Decoders":
         """Starts the processes."""
         ordinary = [_start(NICENESS) for _ in range(self._slots)]
-        self._workers = await asyncio.gather(_start(SLOW_NICENESS), *ordinary)
+        self._workers = await start_all([_start(SLOW_NICENESS), *ordinary])
         return self
 
     def open(self, metrics: QueueMetrics) -> None:

@@ -40,6 +40,7 @@ from grpc_status import rpc_status
 from emojinet.v1 import error_reason_pb2 as reasons
 
 DOMAIN = "emojinet"
+CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class EmojinetError(Exception):
@@ -211,10 +212,9 @@ def reason_name(error: EmojinetError | type[EmojinetError]) -> str:
 
 def to_proto(error: EmojinetError) -> status_pb2.Status:
     """The status with `ErrorInfo`, and `RetryInfo` where trying again later may help (AIP-193)."""
-    status = status_pb2.Status(code=error.code.value[0], message=str(error))
-    info = error_details_pb2.ErrorInfo(
-        reason=reason_name(error), domain=DOMAIN, metadata=error.metadata
-    )
+    status = status_pb2.Status(code=error.code.value[0], message=_utf8(str(error)))
+    facts = {key: _utf8(value) for key, value in error.metadata.items()}
+    info = error_details_pb2.ErrorInfo(reason=reason_name(error), domain=DOMAIN, metadata=facts)
     status.details.add().Pack(info)
     if error.retry_seconds is not None:
         delay = duration_pb2.Duration()
@@ -232,8 +232,15 @@ def from_proto(status: status_pb2.Status) -> EmojinetError:
     again = any(detail.Unpack(retry) for detail in status.details)
     seconds = retry.retry_delay.ToTimedelta().total_seconds() if again else None
     error = kind(status.message, retry_seconds=seconds)
+    if kind is Internal:  # a reason newer than this program is treated by its code
+        error.code = CODES.get(status.code, Internal.code)
     error.metadata = dict(found.metadata)  # not as keywords: a server may send any key
     return error
+
+
+def _utf8(text: str) -> str:
+    """Names of files may hold bytes that are no text."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _kinds(parent: type[EmojinetError]) -> Iterator[type[EmojinetError]]:

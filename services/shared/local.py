@@ -27,7 +27,7 @@ def opened(root: Path, progress: starter.Progress) -> Iterator["Local"]:
         BadModel: the live model is not usable.
     """
     with asyncio.Runner() as runner:
-        local = Local(model.load(registry.folder(root, starter.ensure(root, progress))), runner)
+        local = Local(registry.load(root, starter.ensure(root, progress)), runner)
         try:
             yield local
         finally:

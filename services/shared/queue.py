@@ -358,7 +358,7 @@ class Queue:
     async def _replace(self) -> Worker:
         def again(error: Exception) -> bool:
             return not self._closing and isinstance(
-                error, WorkerDied | OSError | errors.EmojinetError
+                error, WorkerDied | WorkerFailed | OSError | errors.EmojinetError
             )
 
         async for attempt in stamina.retry_context(

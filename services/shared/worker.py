@@ -20,7 +20,7 @@ import struct
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
@@ -147,6 +147,17 @@ class Worker:
         except subprocess.TimeoutExpired:
             self._process.kill()
             return self._process.wait()
+
+
+async def start_all(starting: Iterable[Awaitable[Worker]]) -> list[Worker]:
+    """Workers side by side: all of them or, where one cannot start, none that is left running."""
+    started = await asyncio.gather(*starting, return_exceptions=True)
+    failures = [one for one in started if isinstance(one, BaseException)]
+    workers = [one for one in started if isinstance(one, Worker)]
+    if failures:
+        await asyncio.gather(*(worker.kill() for worker in workers))
+        raise failures[0]
+    return workers
 
 
 def _result(tag: bytes, body: bytes) -> bytes:

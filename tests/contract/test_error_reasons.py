@@ -135,7 +135,6 @@ def test_a_reason_of_another_domain_is_none_of_ours() -> None:
     assert type(errors.from_proto(status)) is errors.Internal
 
 
-@pytest.mark.xfail(strict=True, reason="errors.from_proto makes it Internal: reported")
 @pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND])
 def test_a_reason_newer_than_this_program_is_treated_by_its_status_code(
     code: grpc.StatusCode,
@@ -148,3 +147,9 @@ def test_a_reason_newer_than_this_program_is_treated_by_its_status_code(
 
     again = errors.from_proto(status)
     assert (again.code, str(again), again.retry_seconds) == (code, "none", 2)
+
+
+def test_an_error_about_a_file_whose_name_is_no_text_can_be_told() -> None:
+    name = b"/tmp/\xff".decode(errors="surrogateescape")
+    again = errors.from_proto(errors.to_proto(errors.BadModel(f"No {name}.", path=name)))
+    assert type(again) is errors.BadModel

@@ -15,7 +15,7 @@ from services.shared.model import Architecture, Arrays, Calibration, Model
 LINEAR = Architecture(backbone="test_efficientnet", features=256, head="linear")
 PROJECTED = replace(LINEAR, head="projected", classes=7)
 OUTPUTS = 5
-EDGE_PX = 32
+EDGE_PX = 96  # a map of three by three
 
 
 def pictures(count: int = 2) -> np.ndarray:

@@ -26,12 +26,25 @@ def open_openvino(model: Model, precision: str) -> Look:
         request = core.compile_model(network, "CPU", options).create_infer_request()
     except RuntimeError as error:
         raise BadModel(
-            f"OpenVINO cannot run the model {model.folder}: {str(error).splitlines()[0][:200]}",
+            f"OpenVINO cannot run the model {model.folder}: {_last_line(error)}",
             path=str(model.folder),
         ) from None
+
+    if len(network.outputs) != 2:
+        raise BadModel(
+            f"The OpenVINO form of {model.folder} has {len(network.outputs)} outputs, not logits "
+            "and a feature map. Publish the model again.",
+            path=str(model.folder),
+        )
 
     def look(x_BHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         result = request.infer({0: x_BHWC}, share_inputs=True, share_outputs=True)
         return result[0].copy(), result[1]
 
     return look
+
+
+def _last_line(error: RuntimeError) -> str:
+    """What went wrong; the lines before say where in OpenVINO's sources."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:200] if lines else "it does not say why"
