@@ -6,7 +6,6 @@ has replied or died. So a caller that is cancelled never lets a second job onto 
 a lock around `asyncio.to_thread` would: `tests/inference/test_gate.py` shows both.
 """
 
-import asyncio
 import json
 import math
 import os
@@ -117,14 +116,14 @@ class Gate:
             served,
         )
 
-    def _start(self) -> "asyncio.Future[Worker]":
+    async def _start(self) -> Worker:
         arguments = [
             str(self.model.folder),
             f"--version={self.model.version}",
             f"--backend={self.backend}",
             f"--precision={self.precision}",
         ]
-        return asyncio.ensure_future(Worker("services.inference.device", arguments).start())
+        return await Worker("services.inference.device", arguments).start()
 
 
 def worthwhile(seconds: Mapping[int, float]) -> list[float]:

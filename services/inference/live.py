@@ -73,6 +73,7 @@ async def follow(
 ) -> None:
     """Serves whatever becomes live; a model that cannot serve is refused, and the old goes on."""
     refused: registry.Live | None = None
+    complaint = ""
     while True:
         await asyncio.sleep(LOOK_SECONDS)
         which: registry.Live | None = None
@@ -84,8 +85,9 @@ async def follow(
             await turn(service, await start(new), metrics)
             log.info("serving %s@%s", *which)
         except (EmojinetError, WorkerDied, WorkerFailed, OSError) as error:
-            log.error("the old model goes on: %s", error)
-            refused = which
+            if str(error) != complaint:  # else it would be said every second
+                log.error("the old model goes on: %s", error)
+            refused, complaint = which, str(error)
 
 
 def _serves(service: InferenceService, which: registry.Live) -> bool:

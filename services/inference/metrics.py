@@ -1,4 +1,4 @@
-"""What the inference server tells Prometheus beside its queues; DESIGN of the names in README."""
+"""What the inference server tells Prometheus beside what its queues do; the README lists all."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 

@@ -124,14 +124,7 @@ class Call:
         self._request, self._serving, self._decoders = request, serving, decoders
         self._priority, self._arrived, self._deadline = priority, arrived, deadline
         _check(request, serving.model)
-        explain = request.explain_emoji and serving.model.vocabulary.index(request.explain_emoji)
-        if explain is None:
-            raise errors.UnknownEmoji(
-                f"The model {serving.model.name} does not know {request.explain_emoji[:16]!r}; "
-                "GetServedModel lists what it knows.",
-                emoji=request.explain_emoji[:16],
-            )
-        self._ask = Ask(request.include_embedding, -1 if explain == "" else explain)
+        self._ask = Ask(request.include_embedding, _explained(request.explain_emoji, serving.model))
 
     async def results(self) -> list[pb.SuggestResult]:
         """One for each image, in order. Raises what concerns the call as a whole."""
@@ -210,6 +203,20 @@ class Call:
         result.timing.batch_size = seen.served.batch_size
         self._serving.observe(seconds, seen.served.batch_size)
         return result
+
+
+def _explained(emoji: str, model: Model) -> int:
+    """The output of the emoji to explain; -1 where none is asked for."""
+    if not emoji:
+        return -1
+    output = model.vocabulary.index(emoji)
+    if output is None:
+        raise errors.UnknownEmoji(
+            f"The model {model.name} does not know {emoji[:16]!r}; "
+            "GetServedModel lists what it knows.",
+            emoji=emoji[:16],
+        )
+    return output
 
 
 def _check(request: pb.SuggestRequest, model: Model) -> None:

@@ -93,7 +93,7 @@ class Decoders:
         return max(ends)
 
     def check(self, content: bytes) -> float:
-        """The seconds that decoding should take, judged by the first 64 KiB alone.
+        """The seconds that decoding should take, judged by its header alone.
 
         Raises:
             ImageError: it is no picture that may be decoded, or was poison a short while ago.
@@ -130,7 +130,9 @@ class Decoders:
             self._remember(content)
             if death.over_limit:
                 raise poisonous() from None
-            raise DecoderDied("The decoder died of this image, twice. Try again.") from None
+            raise DecoderDied(
+                "The decoder died of this image, twice. Re-encode it, or send another."
+            ) from None
         return View(served.reply[VIEW.size :], VIEW.unpack_from(served.reply), served)
 
     def _remember(self, content: bytes) -> None:

@@ -29,7 +29,7 @@ EmojinetError
 """
 
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, NoReturn
 
 import grpc
@@ -226,8 +226,7 @@ def to_proto(error: EmojinetError) -> status_pb2.Status:
 def from_proto(status: status_pb2.Status) -> EmojinetError:
     """The error that `to_proto` was given; `Internal` for a status that is none of ours."""
     found = info(status.details)
-    known = {reason_name(kind): kind for kind in _kinds(EmojinetError)}
-    kind = known.get(found.reason, Internal) if found.domain == DOMAIN else Internal
+    kind = _by_reason().get(found.reason, Internal) if found.domain == DOMAIN else Internal
     retry = error_details_pb2.RetryInfo()
     again = any(detail.Unpack(retry) for detail in status.details)
     seconds = retry.retry_delay.ToTimedelta().total_seconds() if again else None
@@ -241,6 +240,11 @@ def from_proto(status: status_pb2.Status) -> EmojinetError:
 def _utf8(text: str) -> str:
     """Names of files may hold bytes that are no text."""
     return text.encode(errors="backslashreplace").decode()
+
+
+@cache
+def _by_reason() -> dict[str, type[EmojinetError]]:
+    return {reason_name(kind): kind for kind in _kinds(EmojinetError)}
 
 
 def _kinds(parent: type[EmojinetError]) -> Iterator[type[EmojinetError]]:

@@ -89,7 +89,8 @@ def bind(server: "grpc.aio.Server", host: str, port: int) -> int:
 
 def serve_metrics(host: str, port: int, registry: CollectorRegistry) -> int:
     """Starts the metrics page and returns its port; ends the program when the port is taken."""
-    disable_created_metrics()  # type: ignore[no-untyped-call]  # one series more for each series, which nobody reads
+    # They are one series more for each series, which nobody reads.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     try:
         server, _ = start_http_server(port, host, registry)
     except OSError as error:

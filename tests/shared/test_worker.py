@@ -100,9 +100,12 @@ async def test_a_failure_that_speaks_of_a_name_which_is_no_text_is_still_reporte
         await worker.do([b"raise /tmp/\xff"], LIMIT_SECONDS)
 
 
-@pytest.mark.parametrize("reply", [b"?" + bytes(8), b"-\x03" + bytes(7) + b"\xff" * 3])
+@pytest.mark.parametrize(
+    "reply", [b"?" + bytes(8), b"-\x03" + bytes(7) + b"\xff" * 3, b"+" + b"\xff" * 8]
+)
 async def test_a_worker_that_babbles_is_killed(worker: Worker, reply: bytes) -> None:
-    await death(worker.do([b"babble ", reply], LIMIT_SECONDS))
+    died = await death(worker.do([b"babble ", reply], LIMIT_SECONDS))
+    assert not died.over_limit  # at once, and not when its time was up
     assert is_gone(worker.pid)
 
 
