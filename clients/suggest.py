@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from functools import partial
 from itertools import takewhile
@@ -23,6 +23,7 @@ from services.shared.errors import EmojinetError, ServerUnreachable
 Suggest = Callable[[bytes], pb.SuggestResponse]
 IN_FLIGHT = 8  # pictures being read, sent and waited for at a time
 DEFAULT_TIMEOUT_SECONDS = 10.0
+LONGEST_SLEEP_SECONDS = 0.5
 
 
 def suggest(
@@ -118,10 +119,17 @@ class Tally:
 def _answers(names: list[str], look: Look, in_flight: int) -> Generator[Answer, None, None]:
     pool = ThreadPoolExecutor(in_flight)
     try:
-        for name, response in zip(names, pool.map(look, names), strict=True):
-            yield Answer(name, response)
+        for name, asked in [(name, pool.submit(look, name)) for name in names]:
+            yield Answer(name, _awaited(asked))
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _awaited(asked: Future[pb.SuggestResponse]) -> pb.SuggestResponse:
+    # A thread that sleeps without end never learns of a Ctrl-C that came just before it slept.
+    while not wait([asked], LONGEST_SLEEP_SECONDS).done:
+        pass
+    return asked.result()
 
 
 def _reachable(answer: Answer) -> bool:
