@@ -14,7 +14,7 @@ help: ## List what make can do
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
-		--constraint constraints.txt --editable '.[inference,trainer,report,dev]'
+		--constraint constraints.txt --editable '.[inference,trainer,crawler,report,dev]'
 	mkdir -p .venv/googleapis/google/rpc
 	cp $$($(BIN)/python -c 'import google.rpc; print(google.rpc.__path__[0])')/status.proto .venv/googleapis/google/rpc/
 	touch $@

@@ -10,6 +10,8 @@ from typing import Annotated, cast
 import typer
 
 from clients import options
+from clients.crawl import crawl
+from clients.dataset import dataset
 from clients.load import load
 from clients.model import model
 from clients.suggest import suggest
@@ -25,6 +27,8 @@ app = typer.Typer(
 app.command()(suggest)
 app.command()(load)
 app.add_typer(model, name="model")
+app.add_typer(crawl, name="crawl")
+app.add_typer(dataset, name="dataset")
 
 
 def _print_version(wanted: bool) -> None:
@@ -42,7 +46,7 @@ def emojinet(
         ),
     ] = False,
 ) -> None:
-    """Suggests emoji for pictures."""
+    """Suggests emoji for pictures; crawls posts and makes data sets to learn from."""
     try:
         settings.check(os.environ)
     except settings.UnknownSetting as unknown:
@@ -54,6 +58,8 @@ def main(arguments: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         # A terminal or pipe that is not UTF-8 gets what it cannot show as an escape.
         cast(TextIOWrapper, stream).reconfigure(errors="backslashreplace")
+    # That a server ends connections is told by us where it matters, not by gRPC's log.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     status = _status(arguments)
     if status == 128 + SIGINT:  # what typer makes of Ctrl-C
         # Die of the signal: a shell's loop ends with us, and nobody waits for our threads.

@@ -184,8 +184,8 @@ def from_rpc(failure: grpc.RpcError, server: str) -> EmojinetError:
         info = errors.info(status.details)
         if info.domain == errors.DOMAIN and info.reason in reasons.ErrorReason.keys():  # noqa: SIM118
             return errors.from_proto(status)
-    except (ValueError, OverflowError, DecodeError):
-        pass  # details that are not those of this call, or nonsense: go by its code
+    except (ValueError, DecodeError):
+        pass  # a status that is not that of this call, or nonsense: go by its code
     if call.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNIMPLEMENTED):
         return unreachable(server)
     late = call.code() is grpc.StatusCode.DEADLINE_EXCEEDED

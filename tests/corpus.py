@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pillow_heif
 from PIL import Image
 
 from services.shared import errors, pixels
@@ -64,7 +65,7 @@ class Hostile(NamedTuple):
 
 def valid() -> Iterator[Valid]:
     """Every format in every mode, depth, orientation, colour space and habit that we promise."""
-    for cases in (_orientations, _jpegs, _pngs, _webps, _gifs, _bmps, _tiffs, _avifs):
+    for cases in (_orientations, _jpegs, _pngs, _webps, _gifs, _bmps, _tiffs, _avifs, _heifs):
         yield from cases()
     yield from _transparent()
     yield from _profiled()
@@ -249,6 +250,13 @@ def _bmps() -> Iterator[Valid]:
     core = struct.pack("<2sIIIIHHHH", b"BM", 0, 0, 26, 12, WIDTH, HEIGHT, 1, 24)
     yield Valid("os2.bmp", core + b"".join(rows))
     yield Valid("top-down.bmp", stored[:22] + struct.pack("<i", -HEIGHT) + stored[26:])
+    left, right = WIDTH // 2, WIDTH - WIDTH // 2
+    palette = b"".join(bytes([*colour[::-1], 0]) for colour in COLOURS)
+    for bits, index in ((8, 1), (4, 0x11)):  # a row in two runs, those of the lower half first
+        rows = [bytes([left, first * index, right, (first + 1) * index, 0, 0]) for first in (2, 0)]
+        codes = rows[0] * (HEIGHT - HEIGHT // 2) + rows[1] * (HEIGHT // 2) + b"\0\1"
+        content = craft.bmp(codes, palette, (WIDTH, HEIGHT), bits=bits)
+        yield Valid(f"run-length-{bits}.bmp", content)
 
 
 def _tiffs() -> Iterator[Valid]:
@@ -301,6 +309,19 @@ def _avifs() -> Iterator[Valid]:
     yield Valid("animated.avif", encoded(picture(), "AVIF", **frames), tolerance=LOSSY)
 
 
+def _heifs() -> Iterator[Valid]:
+    """HEIC says how it lies by `irot` and `imir`, beside which EXIF only repeats it."""
+    yield Valid("grey.heif", encoded(picture(GREYS, "L"), "HEIF", quality=90), GREYS, LOSSY)
+    deep = pillow_heif.from_bytes("RGB;16", (WIDTH, HEIGHT), (samples() * 257).tobytes())
+    file = io.BytesIO()
+    deep.save(file, quality=90)
+    yield Valid("10-bit.heif", file.getvalue(), tolerance=LOSSY)
+    lying = encoded(picture().transpose(UNTURNED[6]), "HEIF", quality=90, exif=craft.exif(6))
+    yield Valid("irot-only.heif", lying.replace(craft.exif(6), craft.exif(1)), tolerance=LOSSY)
+    upright = encoded(picture(), "HEIF", quality=90, exif=craft.exif(1))
+    yield Valid("exif-only.heif", upright.replace(craft.exif(1), craft.exif(6)), tolerance=LOSSY)
+
+
 def _transparent() -> Iterator[Valid]:
     """The first quarter clear, so white; the second half clear, so half white; the rest solid."""
     alpha = picture(((0,) * 3, (128,) * 3, (255,) * 3, (255,) * 3), "L")
@@ -313,6 +334,7 @@ def _transparent() -> Iterator[Valid]:
         ("WEBP", {"lossless": True}, 2),
         ("TIFF", {}, 2),
         ("AVIF", {"quality": 95}, LOSSY),
+        ("HEIF", {"quality": 95}, LOSSY),
     ):
         yield Valid(f"alpha.{kind.lower()}", encoded(image, kind, **options), shown, tolerance)
     grey = Image.merge("LA", (picture(GREYS, "L"), alpha))
@@ -341,6 +363,7 @@ def _profiled() -> Iterator[Valid]:
         ("WEBP", {"lossless": True}),
         ("TIFF", {}),
         ("AVIF", {"quality": 95}),
+        ("HEIF", {"quality": 95}),
     ):
         content = encoded(picture(), kind, icc_profile=swapped, **options)
         yield Valid(f"swapped.{kind.lower()}", content, shown, LOSSY)
@@ -438,6 +461,7 @@ def _bombs() -> Iterator[Hostile]:
     first, last = sequential.index(b"\xff\xda"), sequential.index(scan)
     sequential = sequential[:first] + sequential[last:]
     yield Hostile("scan-bomb-sequential.jpeg", sequential, refused)
+    yield Hostile("scan-bomb-refined.jpeg", refined_jpeg(scans=80), refused)
     plain = encoded(noise(), "JPEG", progressive=True)
     hidden = craft.segment(0xFE, b"\xff\xda" * 200) + craft.segment(0xFE, b"") * 1_000_000
     yield Hostile("markers.jpeg", plain[:-2] + hidden + plain[-2:], refused)
@@ -445,7 +469,17 @@ def _bombs() -> Iterator[Hostile]:
     yield Hostile("padding.jpeg", b"\xff\xd8" + b"\xff" * 8_000_000)
     texts = craft.chunk(b"zTXt", b"bomb\0\0" + zlib.compress(bytes(900_000), 9)) * 500
     yield Hostile("500-texts.png", craft.png(samples(), texts))
-    yield Hostile("chunks.png", craft.png(samples(), craft.chunk(b"noNe", b"") * 200_000))
+    chunks = craft.chunk(b"noNe", b"") * 200_000
+    yield Hostile("chunks.png", craft.png(samples(), chunks), refused)
+    profiles = craft.chunk(b"iCCP", b"bomb\0\0" + zlib.compress(bytes(1_000_000), 9)) * 2000
+    yield Hostile("2000-profiles.png", craft.png(samples(), profiles))
+    yield Hostile("strips.tiff", strips(200_000), refused)
+    palette, ends = bytes(64), b"\1\0\0\0" * 8000
+    yield Hostile("run-length-bomb.bmp", craft.bmp(ends, palette, (8000, 8000)), refused)
+    runs = b"\xff\1" * 260_000
+    yield Hostile("run-length-4-bomb.bmp", craft.bmp(runs, palette, (8000, 8000), bits=4), refused)
+    nothing = b"\xff\1" * 4_000_000  # runs that begin behind the end of the row
+    yield Hostile("run-length-stuck.bmp", craft.bmp(nothing, palette, (10, 10), bits=4), refused)
     strip = encoded(Image.new("L", (1_000_000, 1)), "PNG")
     yield Hostile("strip.png", strip)
 
@@ -457,6 +491,30 @@ def _huge_jpeg(scans: bytes, *, progressive: bool = False) -> bytes:
     return (
         content[:at] + struct.pack(">HH", 8000, 8000) + content[at + 4 : -2] + scans + b"\xff\xd9"
     )
+
+
+def refined_jpeg(scans: int) -> bytes:
+    """Each scan of 70 bytes adds nothing to any coefficient of 64 megapixels, one by one."""
+    empty = int(("0" + "1" * 14) * 32, 2)  # "nothing in the next 32,767 blocks", 32 times
+    codes = empty.to_bytes(60, "big").replace(b"\xff", b"\xff\0")
+    table = craft.segment(0xC4, bytes([0x10, 1, *bytes(15), 0xE0]))
+    scan = craft.segment(0xDA, bytes([1, 1, 0, 1, 63, 0x10])) + codes
+    return _huge_jpeg(table + scan * scans, progressive=True)
+
+
+def strips(count: int) -> bytes:
+    """A TIFF one pixel wide, of so many strips that lie in one place."""
+    tags: dict[int, tuple[str, list[int]]] = {
+        256: ("I", [1]),
+        257: ("I", [count]),
+        258: ("H", [8]),
+        259: ("H", [1]),
+        262: ("H", [1]),
+        273: ("H", [8] * count),
+        278: ("I", [1]),
+    }
+    directory, more = craft.tiff_directory(tags, "<", False, 8 + 2 + 12 * len(tags) + 8)
+    return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + directory + more
 
 
 def _huge_webp(width: int, height: int) -> bytes:
@@ -489,6 +547,10 @@ def _liars() -> Iterator[Hostile]:
     """Files that say two things about their size; the first is small enough."""
     huge = craft.chunk(b"IHDR", struct.pack(">IIBBBBB", 9_000, 9_000, 1, 0, 0, 0, 0))
     yield Hostile("two-headers.png", craft.png(samples(), huge), errors.ImageTooLarge)
+    sizes = [struct.pack(">IIBBBBB", edge, edge, 8, 0, 0, 0, 0) for edge in (8, 8000)]
+    data = craft.chunk(b"IDAT", zlib.compress(bytes(8001 * 8000), 9))
+    grown = craft.png_of(sizes[0], craft.chunk(b"IHDR", sizes[1]), data)
+    yield Hostile("grown.png", grown, errors.UndecodableImage)
     gif = craft.gif(samples(GREYS, 1)[..., 0] // 2, (9, 9))
     at = gif.index(b"," + struct.pack("<HHHH", 0, 0, WIDTH, HEIGHT)) + 5
     beyond = gif[:at] + struct.pack("<HH", 65_535, 65_535) + gif[at + 4 :]
@@ -514,6 +576,9 @@ def _mazes() -> Iterator[Hostile]:
     yield Hostile("tag-flood.tiff", flood.ljust(9_100_000, b"\0"))
     big = struct.pack("<2sHHHQQ", b"II", 43, 8, 0, 16, 2**63)
     yield Hostile("endless-directory.tiff", big + bytes(1000), errors.UndecodableImage)
+    few, late = (struct.pack("<HHIHH", tag, 3, 1, 9, 0) for tag in (256, 257)), many[: 12 * 300]
+    hidden = head + struct.pack("<H", 302) + b"".join(few) + late + bytes(4)
+    yield Hostile("300-tags.tiff", hidden, errors.UndecodableImage)
     looped = craft.tiff(samples(), 2)
     yield Hostile("looped-directory.tiff", looped[:-4] + looped[4:8])
     box = struct.pack(">I4s", 8, b"meta")

@@ -117,6 +117,14 @@ def tiff_directory(
     return entries + bytes(8), more
 
 
+def bmp(codes: bytes, palette: bytes, size: tuple[int, int], *, bits: int = 8) -> bytes:
+    """A BMP in run-length encoding, of 8 bits or of 4."""
+    start = 54 + len(palette)
+    facts = (40, *size, 1, bits, {8: 1, 4: 2}[bits], len(codes), 1, 1, len(palette) // 4, 0)
+    head = struct.pack("<2sIHHI", b"BM", start + len(codes), 0, 0, start)
+    return head + struct.pack("<IiiHHIIiiII", *facts) + palette + codes
+
+
 def icc(*primaries: Sequence[float], gamma: float = 2.2) -> bytes:
     """A colour profile: the XYZ of red, green and blue, or of nothing for grey; one curve."""
     curve = b"curv" + bytes(4) + struct.pack(">IHH", 1, round(gamma * 256), 0)

@@ -71,7 +71,10 @@ async def follow(
     start: Callable[[model.Model], Awaitable[Serving]],
     metrics: Metrics,
 ) -> None:
-    """Serves whatever becomes live; a model that cannot serve is refused, and the old goes on."""
+    """Serves whatever becomes live; a model that cannot serve is refused, and the old goes on.
+
+    One that cannot be read may be readable at the next look.
+    """
     refused: registry.Live | None = None
     complaint = ""
     while True:
@@ -87,7 +90,8 @@ async def follow(
         except (EmojinetError, WorkerDied, WorkerFailed, OSError) as error:
             if str(error) != complaint:  # else it would be said every second
                 log.error("the old model goes on: %s", error)
-            refused, complaint = which, str(error)
+            passing = isinstance(error, OSError) or isinstance(error.__cause__, OSError)
+            refused, complaint = None if passing else which, str(error)
 
 
 def _serves(service: InferenceService, which: registry.Live) -> bool:

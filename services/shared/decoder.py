@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import struct
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -27,33 +28,36 @@ LIBC = ctypes.CDLL(None)
 
 def handle(job: memoryview) -> bytes:
     """The square that the model looks at, as RGB bytes behind where it was cut from."""
+    return limited(bytes(job[ASK.size :]), lambda content: _view(content, *ASK.unpack_from(job)))
+
+
+def limited(content: bytes, work: Callable[[bytes], bytes]) -> bytes:
+    """What `work` makes of a picture, with so much CPU and memory as a picture may have."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     limit = int(used.ru_utime + used.ru_stime) + 1 + CPU_SECONDS
     _, most = resource.getrlimit(resource.RLIMIT_CPU)  # only root could raise it
     resource.setrlimit(resource.RLIMIT_CPU, (limit, most))
-    content = bytes(job[ASK.size :])
     claimed = header.read(content)
     try:
-        return _view(content, *ASK.unpack_from(job))
+        return work(content)
+    except MemoryError:
+        raise DecodeLimit(
+            "The image needs more memory than an image of its kind should. Re-encode it."
+        ) from None
     finally:
         # A JPEG is scaled while it is decoded, unless all of it has to be kept till the end.
-        share = 16 if claimed and claimed.format == "JPEG" and not claimed.progressive else 1
+        share = 16 if claimed and claimed.format == "JPEG" and not claimed.slow else 1
         if not claimed or claimed.width * claimed.height > LARGE_PX * share:
             LIBC.malloc_trim(0)
 
 
 def _view(content: bytes, edge_px: int, fraction: float) -> bytes:
-    try:
-        upright = pixels.decode(content, edge_px=round(edge_px / fraction))
-        view, box = pixels.crop(upright, size_px=edge_px, fraction=fraction)
-    except MemoryError:
-        raise DecodeLimit(
-            "The image needs more memory than an image of its kind should. Re-encode it."
-        ) from None
+    upright = pixels.decode(content, edge_px=round(edge_px / fraction))
+    view, box = pixels.crop(upright, size_px=edge_px, fraction=fraction)
     return VIEW.pack(*box) + view.tobytes()
 
 
-def prepare(niceness: int) -> tuple[bytes, Handle]:
+def prepare(niceness: int, handle: Handle = handle) -> tuple[bytes, Handle]:
     """Sets the limits that hold for the life of the process."""
     os.nice(niceness)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))

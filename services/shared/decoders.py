@@ -10,14 +10,17 @@ from typing import NamedTuple
 from services.shared import pixels
 from services.shared.decoder import ASK, CPU_SECONDS, VIEW
 from services.shared.errors import DecodeLimit, DecoderDied
+from services.shared.header import Header
 from services.shared.model import Preprocessing
 from services.shared.queue import Priority, Queue, QueueMetrics, Served, Work
 from services.shared.worker import Worker, WorkerDied, start_all
 
-# Measured on one core: a constant, the compressed bytes, and the pixels that the file claims.
+# Measured on one core: a constant, the compressed bytes, and the pixels that the file claims. The
+# slow are a JPEG of many scans, and a BMP in run-length encoding, whose every byte is a step, too.
 SECONDS = 0.0005
-SECONDS_PER_BYTE = 1 / 80e6
+SECONDS_PER_BYTE, SECONDS_PER_SLOW_BYTE = 1 / 80e6, {"JPEG": 40e-9, "BMP": 270e-9}
 SECONDS_PER_PIXEL = {"JPEG": 2e-9, "BMP": 6e-9, "GIF": 12e-9}
+SECONDS_PER_SLOW_PIXEL = {"JPEG": 12e-9, "BMP": 140e-9}
 SECONDS_PER_OTHER_PIXEL = 20e-9
 SLOW_SECONDS = 0.25
 NICENESS, SLOW_NICENESS = 5, 19  # the accelerator must never wait for a core that decodes ahead
@@ -42,15 +45,15 @@ class Decoders:
     others leave: one of 64 megapixels must not make everybody else wait.
     """
 
-    def __init__(self, slots: int) -> None:
-        self._slots = slots
+    def __init__(self, slots: int, module: str = "services.shared.decoder") -> None:
+        self._slots, self._module = slots, module
         self._workers: list[Worker] = []
         self._poison: OrderedDict[bytes, float] = OrderedDict()  # digest -> forgotten when
 
     async def start(self) -> "Decoders":
         """Starts the processes."""
-        ordinary = [_start(NICENESS) for _ in range(self._slots)]
-        self._workers = await start_all([_start(SLOW_NICENESS), *ordinary])
+        ordinary = [self._start(NICENESS) for _ in range(self._slots)]
+        self._workers = await start_all([self._start(SLOW_NICENESS), *ordinary])
         return self
 
     def open(self, metrics: QueueMetrics) -> None:
@@ -62,13 +65,16 @@ class Decoders:
     def _lane(self, niceness: int, workers: list[Worker], metrics: QueueMetrics) -> Queue:
         queue = Queue(
             "decode",
-            lambda: _start(niceness),
+            lambda: self._start(niceness),
             slots=len(workers),
             metrics=metrics,
             limit=lambda expected: WALL_SECONDS,
         )
         queue.open(workers)
         return queue
+
+    async def _start(self, niceness: int) -> Worker:
+        return await Worker(self._module, [f"--niceness={niceness}"]).start()
 
     async def close(self) -> None:
         """Lets running work finish and ends the processes."""
@@ -100,10 +106,10 @@ class Decoders:
         """
         found = pixels.admit(content)
         claimed = found.width * found.height or pixels.MAX_PIXELS
-        each = SECONDS_PER_PIXEL.get(found.format, SECONDS_PER_OTHER_PIXEL)
+        each, each_byte = _prices(found)
         if self._poison and self._poison.get(_digest(content), 0.0) > time.monotonic():
             raise poisonous()
-        return SECONDS + len(content) * SECONDS_PER_BYTE + claimed * each
+        return SECONDS + len(content) * each_byte + claimed * each
 
     async def view(
         self,
@@ -116,16 +122,34 @@ class Decoders:
     ) -> View:
         """The square of the picture that a model with this preprocessing looks at.
 
+        Raises as `decode`.
+        """
+        ask = ASK.pack(preprocessing.size_px, preprocessing.crop)
+        served = await self.decode(
+            content, ask=ask, cost_seconds=cost_seconds, priority=priority, deadline=deadline
+        )
+        return View(served.reply[VIEW.size :], VIEW.unpack_from(served.reply), served)
+
+    async def decode(
+        self,
+        content: bytes,
+        *,
+        ask: bytes = b"",
+        cost_seconds: float,
+        priority: Priority,
+        deadline: float,
+    ) -> Served:
+        """What a decoder replies to `ask` and the picture.
+
         Raises:
             ImageError: the picture is broken, or too much for a decoder.
             Overloaded: its turn came too late.
         """
-        ask = ASK.pack(preprocessing.size_px, preprocessing.crop)
         work = Work(
             parts=[ask, content], cost_seconds=cost_seconds, deadline=deadline, priority=priority
         )
         try:
-            served = await self.lane(cost_seconds).run(work)
+            return await self.lane(cost_seconds).run(work)
         except WorkerDied as death:
             self._remember(content)
             if death.over_limit:
@@ -133,7 +157,6 @@ class Decoders:
             raise DecoderDied(
                 "The decoder died of this image, twice. Re-encode it, or send another."
             ) from None
-        return View(served.reply[VIEW.size :], VIEW.unpack_from(served.reply), served)
 
     def _remember(self, content: bytes) -> None:
         self._poison[_digest(content)] = time.monotonic() + POISON_SECONDS
@@ -141,8 +164,11 @@ class Decoders:
             self._poison.popitem(last=False)
 
 
-async def _start(niceness: int) -> Worker:
-    return await Worker("services.shared.decoder", [f"--niceness={niceness}"]).start()
+def _prices(found: Header) -> tuple[float, float]:
+    """The seconds for a pixel and for a byte."""
+    if found.slow and found.format in SECONDS_PER_SLOW_PIXEL:
+        return SECONDS_PER_SLOW_PIXEL[found.format], SECONDS_PER_SLOW_BYTE[found.format]
+    return SECONDS_PER_PIXEL.get(found.format, SECONDS_PER_OTHER_PIXEL), SECONDS_PER_BYTE
 
 
 def poisonous() -> DecodeLimit:

@@ -4,7 +4,11 @@ EmojinetError
 ├── the caller's request
 │   ├── MalformedRequest    INVALID_ARGUMENT     a field breaks its rule
 │   ├── UnknownModel        NOT_FOUND            another model is served
-│   └── UnknownEmoji        NOT_FOUND            not in the vocabulary
+│   ├── UnknownEmoji        NOT_FOUND            not in the vocabulary
+│   ├── UnknownCrawl        NOT_FOUND            no crawl of that name
+│   ├── UnknownDataset      NOT_FOUND            no data set of that name
+│   ├── AlreadyExists       ALREADY_EXISTS       a data set of that name does
+│   └── NotReady            FAILED_PRECONDITION  needs what is not there yet
 ├── the caller's image (the error of its result, never of the call)
 │   ├── EmptyImage          INVALID_ARGUMENT     no bytes
 │   ├── UndecodableImage    INVALID_ARGUMENT     no image, or a broken one
@@ -12,6 +16,11 @@ EmojinetError
 │   ├── ImageTooLarge       INVALID_ARGUMENT     bytes or pixels
 │   ├── DecodeLimit         INVALID_ARGUMENT     more time or memory than an honest image needs
 │   └── DecoderDied         UNAVAILABLE          twice, for reasons of its own
+├── where crawls take from and put to
+│   ├── BadSource           FAILED_PRECONDITION  not what it should be
+│   ├── SourceRefused       PERMISSION_DENIED    a token that is missing, wrong or expired
+│   ├── StorageFailed       RESOURCE_EXHAUSTED   a full or failing disk
+│   └── BadDataset          FAILED_PRECONDITION  missing, incomplete or altered
 ├── this server, now
 │   ├── Overloaded          RESOURCE_EXHAUSTED   others are ahead; carries RetryInfo
 │   ├── DeadlineTooShort    DEADLINE_EXCEEDED    even an idle server would miss it
@@ -28,18 +37,22 @@ EmojinetError
     └── ServerUnreachable   UNAVAILABLE
 """
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from functools import cache, lru_cache
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from emojinet.v1 import error_reason_pb2 as reasons
 
+Detail = TypeVar("Detail", error_details_pb2.ErrorInfo, error_details_pb2.RetryInfo)
 DOMAIN = "emojinet"
+MAX_RETRY_SECONDS = 86_400.0
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -76,6 +89,62 @@ class UnknownEmoji(EmojinetError):
 
     code = grpc.StatusCode.NOT_FOUND
     reason = reasons.ERROR_REASON_UNKNOWN_EMOJI
+
+
+class UnknownCrawl(EmojinetError):
+    """There is no crawl of that name."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = reasons.ERROR_REASON_UNKNOWN_CRAWL
+
+
+class UnknownDataset(EmojinetError):
+    """There is no data set of that name."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = reasons.ERROR_REASON_UNKNOWN_DATASET
+
+
+class AlreadyExists(EmojinetError):
+    """A data set of that name exists."""
+
+    code = grpc.StatusCode.ALREADY_EXISTS
+    reason = reasons.ERROR_REASON_ALREADY_EXISTS
+
+
+class NotReady(EmojinetError):
+    """What was asked for needs something that is not there yet."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = reasons.ERROR_REASON_NOT_READY
+
+
+class BadSource(EmojinetError):
+    """A source of posts is not what it should be."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = reasons.ERROR_REASON_BAD_SOURCE
+
+
+class SourceRefused(EmojinetError):
+    """A source of posts does not let us in."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = reasons.ERROR_REASON_SOURCE_REFUSED
+
+
+class StorageFailed(EmojinetError):
+    """A disk is full or failing."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    reason = reasons.ERROR_REASON_STORAGE_FAILED
+
+
+class BadDataset(EmojinetError):
+    """A data set on disk is missing, incomplete or altered."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = reasons.ERROR_REASON_BAD_DATASET
 
 
 class ImageError(EmojinetError):
@@ -227,10 +296,7 @@ def from_proto(status: status_pb2.Status) -> EmojinetError:
     """The error that `to_proto` was given; `Internal` for a status that is none of ours."""
     found = info(status.details)
     kind = _by_reason().get(found.reason, Internal) if found.domain == DOMAIN else Internal
-    retry = error_details_pb2.RetryInfo()
-    again = any(detail.Unpack(retry) for detail in status.details)
-    seconds = retry.retry_delay.ToTimedelta().total_seconds() if again else None
-    error = kind(status.message, retry_seconds=seconds)
+    error = kind(status.message, retry_seconds=_retry_seconds(status.details))
     if kind is Internal:  # a reason newer than this program is treated by its code
         error.code = CODES.get(status.code, Internal.code)
     error.metadata = dict(found.metadata)  # not as keywords: a server may send any key
@@ -276,8 +342,22 @@ def _status(
 
 def info(details: Iterable[any_pb2.Any]) -> error_details_pb2.ErrorInfo:
     """The `ErrorInfo` among a status's details; an empty one where there is none."""
-    found = error_details_pb2.ErrorInfo()
+    return _unpacked(details, error_details_pb2.ErrorInfo) or error_details_pb2.ErrorInfo()
+
+
+def _retry_seconds(details: Iterable[any_pb2.Any]) -> float | None:
+    found = _unpacked(details, error_details_pb2.RetryInfo)
+    if found is None:
+        return None
+    delay = found.retry_delay  # of any numbers: ToTimedelta would raise
+    return min(max(0, delay.seconds * 10**9 + delay.nanos) / 10**9, MAX_RETRY_SECONDS)
+
+
+def _unpacked(details: Iterable[any_pb2.Any], kind: type[Detail]) -> Detail | None:
+    """The first detail of that kind that can be read: a server may send any bytes."""
     for detail in details:
-        if detail.Unpack(found):
-            break
-    return found
+        found = kind()
+        with contextlib.suppress(DecodeError):
+            if detail.Unpack(found):
+                return found
+    return None

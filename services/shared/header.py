@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 MAX_HOPS = 256  # segments, tags or boxes; honest files have a few dozen
+MAX_STRIPS = 20_000  # Pillow takes 5 us for each, and honest files have no more than rows
 
 # Ours first, as Pillow names them; then what people send by mistake, to be told apart by name.
 MAGICS = (
@@ -45,7 +46,8 @@ PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 START_OF_SCAN, END_OF_IMAGE, PADDING = 0xDA, 0xD9, 0xFF
 
 GIF_PALETTE, GIF_EXTENSION, GIF_FRAME = 0x80, 0x21, 0x2C
-TIFF_WIDTH, TIFF_HEIGHT = 256, 257
+BMP_CORE_BYTES, BMP_RUN_LENGTH = 12, (1, 2)
+TIFF_WIDTH, TIFF_HEIGHT, TIFF_STRIPS, TIFF_TILES = 256, 257, 273, 324
 TIFF_INTEGERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
 
 
@@ -56,8 +58,9 @@ class Header(NamedTuple):
     width: int
     """As stored: the file's orientation may still turn it."""
     height: int
-    progressive: bool = False
-    """A JPEG of several scans of the whole picture, which cost more time and memory than one."""
+    slow: bool = False
+    """Takes many times as long as others: a JPEG of several scans of the whole picture, a BMP in
+    run-length encoding, which Pillow decodes in Python, or a TIFF of more than MAX_STRIPS."""
 
 
 def sniff(content: bytes) -> str:
@@ -84,7 +87,7 @@ def read(content: bytes) -> Header | None:
     r"""The header, or None where it is unknown: assume the worst then. Never raises.
 
     >>> read(b"\x89PNG\r\n\x1a\n" + b"\0\0\0\x0dIHDR" + bytes([0, 0, 1, 64, 0, 0, 0, 240]))
-    Header(format='PNG', width=320, height=240, progressive=False)
+    Header(format='PNG', width=320, height=240, slow=False)
     """
     kind = sniff(content)
     reader = READERS.get(kind)
@@ -107,16 +110,16 @@ def _brand(content: bytes) -> str:
 
 
 def _jpeg(content: bytes) -> Header | None:
-    at, width, height, components, progressive = 2, 0, 0, 0, False
+    at, width, height, components, slow = 2, 0, 0, 0, False
     for _ in range(MAX_HOPS):
         prefix, marker, length, first = struct.unpack_from(">BBHB", content, at)
         if prefix != PADDING or marker == END_OF_IMAGE:
             return None
         if marker in START_OF_FRAME:
             height, width, components = struct.unpack_from(">HHB", content, at + 5)
-            progressive = marker in PROGRESSIVE
+            slow = marker in PROGRESSIVE
         elif marker == START_OF_SCAN:
-            return Header("JPEG", width, height, progressive or first < components)
+            return Header("JPEG", width, height, slow or first < components)
         if marker == PADDING:
             at += 1
         else:
@@ -165,8 +168,11 @@ def _gif(content: bytes) -> Header | None:
 
 def _bmp(content: bytes) -> Header | None:
     (header_bytes,) = struct.unpack_from("<I", content, 14)
-    width, height = struct.unpack_from("<HH" if header_bytes == 12 else "<ii", content, 18)
-    return Header("BMP", width, abs(height))  # negative: rows from the top down
+    if header_bytes == BMP_CORE_BYTES:
+        return Header("BMP", *struct.unpack_from("<HH", content, 18))
+    width, height, compression = struct.unpack_from("<ii4xI", content, 18)
+    slow = compression in BMP_RUN_LENGTH
+    return Header("BMP", width, abs(height), slow)  # negative: rows from the top down
 
 
 def _tiff(content: bytes) -> Header | None:
@@ -178,14 +184,15 @@ def _tiff(content: bytes) -> Header | None:
     (at,) = struct.unpack_from(order + ("Q" if count == "Q" else "I"), content, start)
     (entries,) = struct.unpack_from(order + count, content, at)
     at += struct.calcsize(order + count)
-    size = {TIFF_WIDTH: 0, TIFF_HEIGHT: 0}
-    for _ in range(min(entries, MAX_HOPS)):
-        tag, kind, _length = struct.unpack_from(order + entry, content, at)
+    size, slow = {TIFF_WIDTH: 0, TIFF_HEIGHT: 0}, False
+    for _ in range(entries if entries <= MAX_HOPS else 0):  # who else may say more further on
+        tag, kind, length = struct.unpack_from(order + entry, content, at)
+        slow |= tag in (TIFF_STRIPS, TIFF_TILES) and length > MAX_STRIPS
         if tag in size and kind in TIFF_INTEGERS:
             value_at = at + struct.calcsize(order + entry)
             (size[tag],) = struct.unpack_from(order + TIFF_INTEGERS[kind], content, value_at)
         at += entry_bytes
-    return Header("TIFF", size[TIFF_WIDTH], size[TIFF_HEIGHT])
+    return Header("TIFF", size[TIFF_WIDTH], size[TIFF_HEIGHT], slow)
 
 
 def _isobmff(content: bytes) -> Header | None:

@@ -3,7 +3,7 @@
     manifest.json         name, and of every other file its length and sha256
     model.json            architecture, preprocessing, calibration
     vocabulary.json       the emoji, in the order of the outputs, with their counts
-    weights.safetensors   parameters, float32
+    weights.safetensors   parameters, float32 and int64
     probes.safetensors    up to 512 JPEGs with the logits that eager float32 gives for them
     openvino.xml, .bin    the same network, for servers without torch
     card.md               what it knows and does not, how it was made and measured
@@ -379,7 +379,7 @@ def _read(folder: Path, name: str, limit_bytes: int) -> bytes:
     try:
         return read_regular(folder / name, limit_bytes)
     except OSError as error:
-        raise _bad(folder, f"{name} cannot be read: {error.strerror}") from None
+        raise _bad(folder, f"{name} cannot be read: {error.strerror}") from error
 
 
 def _read_listed(folder: Path, name: str, listed: Mapping[str, Any]) -> bytes:

@@ -36,7 +36,10 @@ FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 MAX_BYTES = 10 * 2**20
 MAX_PIXELS = 64_000_000
 MAX_SCANS = 100  # libjpeg-turbo's own fuzzers stop here; an honest progressive JPEG has about ten
+MAX_SCANNED_PIXELS = 1_500_000_000  # in all scans: 0.6 s for each thousand million
 MAX_MARKERS = 1000  # tables come between scans
+MAX_CHUNKS = 20_000  # of a PNG: Pillow takes 2 us for each
+MAX_RUN_LENGTH = 2**21  # pixels, and bytes, of a BMP in run-length encoding: 0.9 s
 MAX_JPEG_EDGE_PX = 65_500
 
 with contextlib.suppress(ImportError):
@@ -101,7 +104,7 @@ def picture(content: bytes, *, edge_px: int = 256) -> Picture:
     found = admit(content)
     kind = found.format
     with _failures_named(found):
-        image = _opened(content, kind)
+        image = _opened(content, found)
         turn, profile = _turn(image), image.info.get("icc_profile")
         width, height = image.size[::-1] if turn in QUARTER_TURNS else image.size
         if kind == "JPEG":
@@ -142,17 +145,27 @@ def crop(pixels_HW3: Pixels, *, size_px: int = 224, fraction: float = 0.875) -> 
 
 
 def prescale(content: bytes, *, edge_px: int = 256, quality: int = 90) -> bytes:
-    """The image as JPEG with a shorter edge of at most `edge_px`, upright, in sRGB, no metadata.
+    """The image as JPEG with a shorter edge of at most `edge_px`, upright, in sRGB, no metadata."""
+    return jpeg(scaled(content, edge_px=edge_px).pixels_HW3, quality=quality)
 
-    Scaled as `crop` scales, so that a model sees in it what it would see in the original. What a
-    JPEG cannot hold of a strip more than 65,500 pixels long is cut off at both ends.
+
+def scaled(content: bytes, *, edge_px: int = 256) -> Picture:
+    """As `picture`, with a shorter edge of at most `edge_px`.
+
+    Scaled as `crop` scales, so that a model sees in it what it would see in the original.
     """
-    pixels_HW3 = decode(content, edge_px=edge_px)
-    height, width = pixels_HW3.shape[:2]
+    found = picture(content, edge_px=edge_px)
+    height, width = found.pixels_HW3.shape[:2]
     shorter = min(width, height)
-    if shorter > edge_px:
-        size = (edge_px * width // shorter, edge_px * height // shorter)
-        pixels_HW3 = np.array(Image.fromarray(pixels_HW3).resize(size, Image.Resampling.BICUBIC))
+    if shorter <= edge_px:
+        return found
+    size = (edge_px * width // shorter, edge_px * height // shorter)
+    image = Image.fromarray(found.pixels_HW3).resize(size, Image.Resampling.BICUBIC)
+    return found._replace(pixels_HW3=np.array(image))
+
+
+def jpeg(pixels_HW3: Pixels, *, quality: int = 90) -> bytes:
+    """The pixels as JPEG; a strip more than 65,500 pixels long is cut off at both ends."""
     left, top = (max(0, (edge - MAX_JPEG_EDGE_PX) // 2) for edge in pixels_HW3.shape[1::-1])
     pixels_HW3 = pixels_HW3[top : top + MAX_JPEG_EDGE_PX, left : left + MAX_JPEG_EDGE_PX]
     encoded: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels_HW3), quality=quality)
@@ -181,19 +194,42 @@ def admit(content: bytes) -> header.Header:
     found = header.read(content) or header.Header(kind, 0, 0)
     if found.width * found.height > MAX_PIXELS:
         raise _too_many_pixels(found.width * found.height)
-    if kind == "JPEG" and not found.width:  # Pillow would read millions of segments one by one
-        raise errors.UndecodableImage("The JPEG has no header; send it whole.", format=kind)
-    if found.progressive and _has_too_many_scans(content):
-        raise errors.DecodeLimit(
-            f"The JPEG has more than {MAX_SCANS} scans; save it as a baseline JPEG."
-        )
+    if kind in ("JPEG", "TIFF") and not found.width:  # Pillow would read millions of parts singly
+        raise errors.UndecodableImage(f"The {kind} has no header; send it whole.", format=kind)
+    if why := _excess(found, content):
+        raise errors.DecodeLimit(why)
     return found
+
+
+def _excess(found: header.Header, content: bytes) -> str:
+    """What would keep a decoder busy for longer than an honest image does; mostly nothing."""
+    if found.format == "PNG" and _has_too_many_chunks(content):
+        return f"The PNG has more than {MAX_CHUNKS:,} chunks; save it anew, without metadata."
+    if not found.slow:
+        return ""
+    if found.format == "TIFF":
+        return f"The TIFF has more than {header.MAX_STRIPS:,} strips or tiles; save it with fewer."
+    area = found.width * found.height
+    if found.format == "BMP":
+        return (
+            f"The BMP is run-length encoded and has more than {MAX_RUN_LENGTH:,} pixels or bytes; "
+            "save it without that encoding."
+            if max(area, len(content)) > MAX_RUN_LENGTH
+            else ""
+        )
+    scans = min(MAX_SCANS, MAX_SCANNED_PIXELS // area)
+    if _has_more_scans(content, scans):
+        return f"The JPEG has more than {scans} scans; save it as a baseline JPEG."
+    return ""
 
 
 def _not_ours(kind: str) -> errors.ImageError:
     wanted = ", ".join(FORMATS[:-1]) + " or " + FORMATS[-1]
     if kind:
-        return errors.UnsupportedFormat(f"This is a {kind} file; send {wanted}.", format=kind)
+        lacks = ", for which emojinet[heic] would have to be installed here" * (kind == "HEIF")
+        return errors.UnsupportedFormat(
+            f"This is a {kind} file{lacks}; send {wanted}.", format=kind
+        )
     return errors.UndecodableImage(
         f"These bytes are no image known here; send {wanted}.", format=""
     )
@@ -207,20 +243,29 @@ def _too_many_pixels(count: int) -> errors.ImageTooLarge:
     )
 
 
-def _has_too_many_scans(content: bytes) -> bool:
-    """Whether a JPEG goes over the picture more often than any honest one.
+def _has_too_many_chunks(content: bytes) -> bool:
+    at = 8
+    for _ in range(MAX_CHUNKS):
+        at += 12 + int.from_bytes(content[at : at + 4], "big")
+        if at >= len(content):
+            return False
+    return True
+
+
+def _has_more_scans(content: bytes, most: int) -> bool:
+    """Whether a JPEG goes over the picture more often than that.
 
     Each scan may cost as much as the whole picture and takes ten bytes: 2 MB can keep a decoder
     busy for minutes. In compressed data 0xff is followed by a zero, so counting marks is enough
     unless thumbnails in the metadata have some, too.
     """
-    if content.count(b"\xff\xda") <= MAX_SCANS:
+    if content.count(b"\xff\xda") <= most:
         return False
     at, scans = 2, 0
     for _ in range(MAX_MARKERS):
         match = JPEG_MARKER.search(content, at)
         if match is None or match[1] == b"\xd9":
-            return scans > MAX_SCANS
+            return scans > most
         scans += match[1] == b"\xda"
         at = match.end() + int.from_bytes(content[match.end() : match.end() + 2], "big")
     return True
@@ -269,21 +314,28 @@ def _cause(error: Exception) -> str:
     return f" ({text})" if re.fullmatch(r"[\w ,.:'()-]{1,100}", text) else ""
 
 
-def _opened(content: bytes, kind: str) -> Image.Image:
+def _opened(content: bytes, found: header.Header) -> Image.Image:
     """The image with its pixels, except those of a JPEG."""
+    if found.format == "PNG" and content.count(b"iCCP") > 1:
+        content = _bare_png(content)  # each could unpack to a megabyte
     try:
-        return _loaded(content, kind)
+        return _loaded(content, found)
     except (errors.ImageError, MemoryError):
         raise
     except Exception:
-        if kind not in BARE:
+        if found.format not in BARE:
             raise
-        return _loaded(BARE[kind](content), kind)
+        return _loaded(BARE[found.format](content), found)
 
 
-def _loaded(content: bytes, kind: str) -> Image.Image:
-    image = Image.open(BytesIO(content), formats=(kind,))
-    if kind != "JPEG":
+def _loaded(content: bytes, found: header.Header) -> Image.Image:
+    image = Image.open(BytesIO(content), formats=(found.format,))
+    if image.width * image.height > (found.width * found.height or MAX_PIXELS):
+        raise errors.UndecodableImage(
+            f"The {found.format} says two things about its size; save it anew.",
+            format=found.format,
+        )
+    if found.format != "JPEG":
         image.load()
     return image
 

@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,8 @@ from services.shared import model
 from services.shared.errors import BadModel
 
 LIVE = "live.json"
+STAGED = ".staged-"  # what begins so is not yet, or no longer, in its place
+DAY = 86_400.0
 VERSION = re.compile(r"[0-9a-f]{12}")
 MAX_LIVE_BYTES = 4096
 
@@ -101,6 +104,8 @@ def _names(path: Path) -> list[str]:
 def publish(registry: Path, staged: Path) -> Live:
     """Moves a finished model into the registry; publishing the same one twice changes nothing.
 
+    A damaged one of the same version gives way, and so does what killed publishers left behind.
+
     Raises:
         BadModel: the staged model does not pass its own checks.
     """
@@ -110,15 +115,46 @@ def publish(registry: Path, staged: Path) -> Live:
     which = Live(checked.name, checked.version)
     target = folder(registry, which)
     target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.rename(staged, target)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-        shutil.rmtree(staged)  # somebody has published the same one
+    while not _renamed(staged, target):
+        try:
+            load(registry, which).check()
+            shutil.rmtree(staged)  # somebody has published the same one
+            break
+        except BadModel:
+            _remove(registry, target)
+    _sweep(registry)
     _sync(target.parent)
     _sync(registry)
     return which
+
+
+def _renamed(staged: Path, target: Path) -> bool:
+    """Whether the folder is there now; not if something else is."""
+    try:
+        os.rename(staged, target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        return False
+    return True
+
+
+def _remove(registry: Path, target: Path) -> None:
+    """At once, for those who look."""
+    with (
+        tempfile.TemporaryDirectory(dir=registry, prefix=STAGED) as aside,
+        contextlib.suppress(FileNotFoundError),  # another publisher was faster
+    ):
+        os.rename(target, Path(aside) / target.name)
+
+
+def _sweep(registry: Path) -> None:
+    """Removes what was being written a day ago and still is not where it belongs."""
+    for name in _names(registry):
+        path = registry / name
+        with contextlib.suppress(OSError):  # another does the same
+            if name.startswith((STAGED, f".{LIVE}")) and path.lstat().st_mtime < time.time() - DAY:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def activate(registry: Path, which: Live) -> None:

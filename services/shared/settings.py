@@ -11,8 +11,12 @@ PREFIX = "EMOJINET_"
 SERVICES = frozenset(
     PREFIX + name
     for name in (
+        "ALLOW_ADDRESSES",
         "BACKEND",
+        "CA_FILE",
+        "CONTACT",
         "DATA",
+        "FAULT",
         "HEALTH_PORT",
         "HOST",
         "METRICS_PORT",
@@ -22,7 +26,7 @@ SERVICES = frozenset(
         "REGISTRY",
     )
 )
-CLIENTS = frozenset(PREFIX + name for name in ("REGISTRY", "SERVER"))
+CLIENTS = frozenset(PREFIX + name for name in ("CRAWLER", "REGISTRY", "SERVER"))
 KNOWN = SERVICES | CLIENTS
 
 
@@ -37,8 +41,8 @@ def check(environ: Mapping[str, str]) -> None:
     >>> check({"EMOJINET_PROT": "50051"})
     Traceback (most recent call last):
     services.shared.settings.UnknownSetting: unknown setting EMOJINET_PROT: did you mean \
-EMOJINET_PORT? Known are BACKEND, DATA, HEALTH_PORT, HOST, METRICS_PORT, MODEL, PORT, PRECISION, \
-REGISTRY, SERVER
+EMOJINET_PORT? Known are ALLOW_ADDRESSES, BACKEND, CA_FILE, CONTACT, CRAWLER, DATA, FAULT, \
+HEALTH_PORT, HOST, METRICS_PORT, MODEL, PORT, PRECISION, REGISTRY, SERVER
     """
     for name in sorted(environ):
         if name.startswith(PREFIX) and name not in KNOWN:

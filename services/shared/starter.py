@@ -169,7 +169,7 @@ def install(root: Path, progress: Progress = lambda step: None) -> registry.Live
         BadModel: what `live.json` says is not usable.
     """
     root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root, prefix=".staged-") as staged:
+    with tempfile.TemporaryDirectory(dir=root, prefix=registry.STAGED) as staged:
         build(Path(staged) / NAME, progress)
         which = registry.publish(root, Path(staged) / NAME)
     offer(root, which)

@@ -81,6 +81,7 @@ class Worker:
         )
         theirs.close()
         self._socket = ours
+        self._close = ours.close
         self.hello = b""
         """What the process said of itself when it was ready."""
 
@@ -95,6 +96,7 @@ class Worker:
             sock=self._socket,
             limit=1 << 20,  # or a view would be read in three goes
         )
+        self._close = self._writer.close
         try:
             self.hello = await self._reply(START_SECONDS)
         except BaseException:
@@ -140,7 +142,7 @@ class Worker:
         """Ends the process, if it has not ended by itself by then, and returns its exit code."""
         # Off the loop: the kernel may need a while to take back gigabytes.
         code = await asyncio.to_thread(self._end, after_seconds)
-        self._writer.close()
+        self._close()
         return code
 
     def _end(self, after_seconds: float) -> int:

@@ -7,6 +7,7 @@ a grpc.aio server that refuses every call at once.
 
 import asyncio
 import contextlib
+import io
 import json
 import multiprocessing
 import os
@@ -15,6 +16,7 @@ import random
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -24,6 +26,7 @@ from typing import Annotated, Any
 import grpc
 import psutil
 import typer
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -39,6 +42,7 @@ from tests.photographs import make
 RESULTS = Path(__file__).parent / "results"
 REGISTRY = Path("data/registry")
 SECONDS = 10.0
+PNG_SECONDS = 20.0
 RATE_OF_TIMED = 50.0  # what `timed:20ms` can do in a second
 
 
@@ -166,6 +170,47 @@ def refusals(pictures: list[bytes]) -> dict[str, float]:
     return found
 
 
+def beside_png(address: str, pictures: list[bytes], rate: float) -> dict[str, float]:
+    """What one client that sends a PNG of 64 megapixels after the other does to the others."""
+    file = io.BytesIO()
+    image = Image.open(io.BytesIO(pictures[0])).resize((8000, 8000), Image.Resampling.NEAREST)
+    image.save(file, "PNG", compress_level=1)
+    (large,) = requests([file.getvalue()], random.Random(1))
+    calm = load(address, pictures, rate, PNG_SECONDS)
+    ended, took = threading.Event(), list[float]()
+
+    def insist() -> None:
+        with grpc.insecure_channel(address) as channel:
+            call = channel.unary_unary("/emojinet.v1.InferenceService/Suggest", None, None)
+            while not ended.is_set():
+                start = time.perf_counter()
+                try:
+                    call(large, timeout=PNG_SECONDS)
+                    took.append(time.perf_counter() - start)
+                except grpc.RpcError:  # refused: it comes again
+                    time.sleep(0.1)
+
+    client = threading.Thread(target=insist)
+    client.start()
+    shared = load(address, pictures, rate, PNG_SECONDS)
+    ended.set()
+    client.join()
+    p99, beside = (p99_ms(report) for report in (calm, shared))
+    return {
+        "png_rate": rate,
+        "p99_ms": p99,
+        "p99_beside_png_ms": beside,
+        "png_p99_ratio": beside / p99,
+        "not_good_beside_png": len(shared.outcomes) - shared.count(Kind.GOOD),
+        "pngs_served": len(took),
+    }
+
+
+def p99_ms(report: Report) -> float:
+    """Of the latencies from when calls were due, of those that were answered in time."""
+    return statistics.quantiles(report.latencies(Kind.GOOD), n=100)[98] * 1000
+
+
 def measure(pictures: list[bytes]) -> dict[str, float]:
     """Every figure of this benchmark."""
     found: dict[str, float] = {}
@@ -181,6 +226,7 @@ def measure(pictures: list[bytes]) -> dict[str, float]:
         doubled = load(address, pictures, 2 * found["capacity"])
         found["goodput_2x"] = goodput(doubled) / found["capacity"]
         found["failed_calls_2x"] = doubled.count(Kind.FAILED)
+        found |= beside_png(address, pictures, found["capacity"] / 2)
     found["limit_share"] = found["capacity"] / found["limit"]
     return found | refusals(pictures)
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import grpc
 import pytest
-from google.rpc import status_pb2
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -147,6 +148,43 @@ def test_a_reason_newer_than_this_program_is_treated_by_its_status_code(
 
     again = errors.from_proto(status)
     assert (again.code, str(again), again.retry_seconds) == (code, "none", 2)
+
+
+INFO = errors.to_proto(errors.Overloaded("busy")).details[0]
+NONSENSE = any_pb2.Any(type_url=INFO.type_url, value=INFO.value + b"\xff")
+
+
+@pytest.mark.parametrize(
+    ("delay", "seconds"),
+    [
+        ({"seconds": 2**63 - 1}, errors.MAX_RETRY_SECONDS),
+        ({"seconds": -(2**63), "nanos": -(2**31)}, 0),
+        ({"seconds": 1, "nanos": 2**31 - 1}, 3.147483647),
+    ],
+)
+def test_any_time_to_try_again_becomes_one_of_a_day_at_most(
+    delay: dict[str, int], seconds: float
+) -> None:
+    status = errors.to_proto(errors.Overloaded("busy"))
+    retry = error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(**delay))
+    status.details.add().Pack(retry)
+
+    again = errors.from_proto(status)
+
+    assert again.retry_seconds == seconds
+    assert errors.to_proto(again).details[1].Is(retry.DESCRIPTOR)  # and it can travel on
+
+
+@given(details=st.lists(st.binary(max_size=20), max_size=3))
+def test_details_that_cannot_be_read_are_none(details: list[bytes]) -> None:
+    status = status_pb2.Status(code=8, message="busy", details=[NONSENSE])
+    for value in details:
+        status.details.add(type_url="type.googleapis.com/google.rpc.RetryInfo", value=value + b"?")
+
+    assert errors.info(status.details).reason == ""
+    assert type(errors.from_proto(status)) is errors.Internal
+    status.details.append(INFO)
+    assert type(errors.from_proto(status)) is errors.Overloaded
 
 
 def test_an_error_about_a_file_whose_name_is_no_text_can_be_told() -> None:

@@ -20,7 +20,6 @@ from tests.inference.running import inference
         errors.UndecodableImage("no image"),
         WorkerDied("killed", over_limit=False),
         WorkerFailed("Traceback"),
-        OSError("no more processes"),
     ],
 )
 async def test_a_model_that_cannot_start_is_refused_and_a_later_one_is_served(
@@ -49,5 +48,39 @@ async def test_a_model_that_cannot_start_is_refused_and_a_later_one_is_served(
         registry.activate(tmp_path, published[1])
         async with asyncio.timeout(20):
             while running.service.serving.model.name != "good":
+                await asyncio.sleep(0.05)
+        following.cancel()
+
+
+@pytest.mark.parametrize("where", ["starting", "reading"])
+async def test_a_model_that_could_not_be_read_or_started_once_is_tried_again(
+    tiny: Path, tmp_path: Path, where: str
+) -> None:
+    shutil.copytree(tiny, tmp_path / "staged")
+    manifest = tmp_path / "staged" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"name": "tiny"', '"name": "late"'))
+    which = registry.publish(tmp_path, tmp_path / "staged")
+    registry.activate(tmp_path, which)
+    described, aside = registry.folder(tmp_path, which) / "model.json", tmp_path / "aside"
+    if where == "reading":
+        described.rename(aside)
+    async with inference(tiny) as running:
+        failures = [OSError("no more processes")] if where == "starting" else []
+
+        async def start(new: model.Model) -> Serving:
+            if failures:
+                raise failures.pop()
+            return await running.start(new)
+
+        following = asyncio.create_task(
+            live.follow(tmp_path, running.service, start, running.metrics)
+        )
+        await asyncio.sleep(1.5 * live.LOOK_SECONDS)
+        assert running.service.serving is not None
+        assert running.service.serving.model.name == "tiny"
+        if where == "reading":
+            aside.rename(described)
+        async with asyncio.timeout(20):
+            while running.service.serving.model.name != "late":
                 await asyncio.sleep(0.05)
         following.cancel()

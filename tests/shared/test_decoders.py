@@ -4,7 +4,6 @@ import io
 import os
 import resource
 import signal
-import struct
 import time
 from collections.abc import Coroutine, Iterator
 from typing import Any, NamedTuple, TypeVar
@@ -19,20 +18,22 @@ from services.shared import decoder, errors, model, pixels
 from services.shared.decoders import NICENESS, SLOW_NICENESS, Decoders, View
 from services.shared.model import Preprocessing
 from services.shared.queue import Priority, QueueMetrics
+from tests import corpus, craft
 
 A = TypeVar("A")
 PREPROCESSING = Preprocessing(
     size_px=48, crop=0.875, mean=(0.5,) * 3, std=(0.5,) * 3, decode_version=pixels.VERSION
 )
 PATIENCE_SECONDS = 60.0
+BOUNDLESS = "tests.shared.boundless"
 
 
 class Pool:
-    """Real decoders, in a loop of their own."""
+    """Real decoders that take bombs, in a loop of their own."""
 
     def __init__(self, slots: int) -> None:
         self._runner = asyncio.Runner()
-        self.decoders = Decoders(slots)
+        self.decoders = Decoders(slots, BOUNDLESS)
         self.run(self._open())
 
     async def _open(self) -> None:
@@ -64,6 +65,14 @@ class Pool:
         return self.run(together())
 
 
+@pytest.fixture(scope="module", autouse=True)
+def bombs_are_admitted() -> Iterator[None]:
+    """Here, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pixels, "MAX_RUN_LENGTH", pixels.MAX_PIXELS)
+        yield
+
+
 @pytest.fixture(scope="module")
 def pool() -> Iterator[Pool]:
     opened = Pool(2)
@@ -85,7 +94,7 @@ def processes(
     found = []
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess):  # gone while we look
-            ours = child.pid not in besides and "services.shared.decoder" in child.cmdline()
+            ours = child.pid not in besides and BOUNDLESS in child.cmdline()
             if ours and (lane is None or child.nice() == from_here(lane)):
                 found.append(child)
     return found
@@ -108,11 +117,7 @@ def bomb(more: bytes = b"") -> bytes:
 
     Each of 8,000 rows has one pixel and then ends, and what is missing is filled in one by one.
     """
-    rows, palette = b"\1\0\0\0" * 8000, bytes(1024)
-    start = 54 + len(palette)
-    sizes = struct.pack("<IiiHHIIiiII", 40, 8000, 8000, 1, 8, 1, len(rows), 1, 1, 256, 0)
-    head = b"BM" + struct.pack("<IHHI", start + len(rows), 0, 0, start) + sizes
-    return head + palette + rows + more
+    return craft.bmp(b"\1\0\0\0" * 8000, bytes(1024), (8000, 8000)) + more
 
 
 @pytest.mark.parametrize("kind", pixels.FORMATS)
@@ -319,6 +324,21 @@ def test_the_same_picture_is_refused_again_without_a_decoder(pool: Pool) -> None
 @pytest.mark.usefixtures("bombed")
 def test_another_picture_is_not_taken_for_it(pool: Pool) -> None:
     assert pool.decoders.check(bomb(b"other")) > 0
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        craft.bmp(b"\1\0\0\0" * 2000, bytes(64), (1000, 2000)),
+        craft.bmp(b"\xff\1" * 1_000_000, bytes(64), (10, 10), bits=4),
+        corpus.refined_jpeg(scans=5),
+    ],
+    ids=["ends of lines", "runs without end", "scans"],
+)
+def test_few_pixels_or_bytes_that_are_much_work_go_to_the_slow_lane(
+    pool: Pool, content: bytes
+) -> None:
+    assert pool.decoders.lane(pool.decoders.check(content)) is pool.decoders.slow
 
 
 def flat(kind: str) -> bytes:

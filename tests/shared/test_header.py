@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -155,6 +155,16 @@ def test_the_largest_part_of_an_avif_is_its_size() -> None:
     grown = struct.pack(">I4s", size + len(small), b"ipco") + small + content[at + 8 :]
 
     assert header.read(content[:at] + grown) == ("AVIF", 300, 200, False)
+
+
+@settings(deadline=None)
+@given(width=st.integers(1, 300), height=st.integers(1, 300))
+def test_the_size_of_a_heic_is_that_of_its_whole_blocks(width: int, height: int) -> None:
+    found = header.read(corpus.encoded(Image.new("RGB", (width, height)), "HEIF", quality=30))
+
+    assert found is not None
+    assert width <= found.width < width + 64
+    assert height <= found.height < height + 64
 
 
 @pytest.mark.parametrize(

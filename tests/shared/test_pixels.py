@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from services.shared import errors, header, pixels
+from services.shared.decoders import SLOW_SECONDS, Decoders
 from services.shared.pixels import Pixels
 from tests import corpus, craft
 
@@ -116,6 +117,19 @@ def test_every_hostile_file_ends_soon_in_a_picture_or_a_typed_error(
 
 
 @pytest.mark.parametrize("case", HOSTILE, ids=lambda case: case.name)
+def test_what_is_priced_for_the_ordinary_lane_does_not_hold_it_up(
+    case: corpus.Hostile, outcomes: Outcomes
+) -> None:
+    _, _, seconds = outcomes[case.name]
+    try:
+        price = Decoders(1).check(case.content)
+    except errors.ImageError:
+        price = 0.0
+
+    assert price > SLOW_SECONDS or seconds < 4 * SLOW_SECONDS
+
+
+@pytest.mark.parametrize("case", HOSTILE, ids=lambda case: case.name)
 def test_admission_takes_no_time_that_a_server_would_miss(case: corpus.Hostile) -> None:
     start = time.process_time()
     with contextlib.suppress(errors.ImageError):
@@ -131,7 +145,7 @@ def test_64_megapixels_fit_into_the_memory_of_a_decoder(tmp_path: Path) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"]), st.data())
+@given(st.sampled_from(pixels.FORMATS), st.data())
 def test_what_is_cut_short_never_passes_for_a_whole_picture(kind: str, data: st.DataObject) -> None:
     progressive = {"progressive": data.draw(st.booleans())} if kind == "JPEG" else {}
     whole = corpus.encoded(corpus.noise(), kind, **progressive)
@@ -369,9 +383,38 @@ def test_100_scans_are_admitted_and_101_are_not() -> None:
     scan = craft.segment(0xDA, bytes([1, 1, 0, 0, 0, 0]))
     spare = pixels.MAX_SCANS - jpeg.count(b"\xff\xda")
 
-    assert pixels.admit(jpeg[:-2] + scan * spare + jpeg[-2:]).progressive
+    assert pixels.admit(jpeg[:-2] + scan * spare + jpeg[-2:]).slow
     with pytest.raises(errors.DecodeLimit, match=SENTENCE):
         pixels.admit(jpeg[:-2] + scan * (spare + 1) + jpeg[-2:])
+
+
+def test_of_a_large_jpeg_fewer_scans_are_admitted() -> None:
+    spare = 23 - corpus.refined_jpeg(scans=0).count(b"\xff\xda")
+
+    assert pixels.admit(corpus.refined_jpeg(scans=spare)).slow
+    with pytest.raises(errors.DecodeLimit, match="more than 23 scans; save it as a baseline"):
+        pixels.admit(corpus.refined_jpeg(scans=spare + 1))
+
+
+def test_run_length_encoded_bmps_are_admitted_up_to_two_megapixels() -> None:
+    def bmp(width: int, codes: bytes = b"") -> bytes:
+        return craft.bmp(codes, bytes(64), (width, 1))
+
+    assert pixels.admit(bmp(2**21)).slow
+    with pytest.raises(errors.DecodeLimit, match="2,097,152 pixels or bytes; save it without"):
+        pixels.admit(bmp(2**21 + 1))
+    with pytest.raises(errors.DecodeLimit, match="2,097,152 pixels or bytes; save it without"):
+        pixels.admit(bmp(9, bytes(2**21)))
+
+
+def test_20000_chunks_and_20000_strips_are_admitted() -> None:
+    empty = craft.chunk(b"noNe", b"")  # beside IHDR, IDAT and IEND
+
+    assert pixels.decode(craft.png(corpus.samples(), empty * 19_997)).size
+    assert pixels.decode(corpus.strips(20_000)).size
+    for content in (craft.png(corpus.samples(), empty * 19_998), corpus.strips(20_001)):
+        with pytest.raises(errors.DecodeLimit, match="more than 20,000"):
+            pixels.admit(content)
 
 
 SCARCE = """
@@ -411,6 +454,26 @@ def test_decoding_leaves_no_trace_in_pillow_or_among_the_warnings(
 
     assert Image.MAX_IMAGE_PIXELS == 123_456
     assert filters == list(warnings.filters)
+
+
+WITHOUT_HEIC = """
+import sys
+sys.modules["pillow_heif"] = None
+from services.shared import errors, pixels
+try:
+    pixels.decode(sys.stdin.buffer.read())
+except errors.UnsupportedFormat as error:
+    print(error)
+"""
+
+
+def test_without_its_extra_a_heic_is_refused_by_the_extras_name() -> None:
+    heic = corpus.encoded(corpus.picture(), "HEIF")
+    done = subprocess.run([sys.executable, "-c", WITHOUT_HEIC], input=heic, stdout=subprocess.PIPE)
+
+    said = done.stdout.decode().strip()
+    assert re.fullmatch(SENTENCE, said)
+    assert "This is a HEIF file, for which emojinet[heic]" in said
 
 
 def test_importing_it_loads_no_network_library() -> None:

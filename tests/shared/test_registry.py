@@ -165,6 +165,22 @@ def test_several_may_publish_and_activate_the_same_model_at_once(
     assert registry.load(root, which).check()
 
 
+def test_several_may_mend_the_same_model_at_once(tiny: Path, tmp_path: Path, root: Path) -> None:
+    which = registry.publish(root, staged(tiny, tmp_path / "first"))
+    flip(registry.folder(root, which) / "card.md")
+    folders = [staged(tiny, tmp_path / str(n)) for n in range(8)]
+    together = threading.Barrier(len(folders))
+
+    def publish(folder: Path) -> Live:
+        together.wait()
+        return registry.publish(root, folder)
+
+    with ThreadPoolExecutor(len(folders)) as threads:
+        assert set(threads.map(publish, folders)) == {which}
+    assert os.listdir(root) == ["tiny"]
+    assert registry.load(root, which).check()
+
+
 def test_activating_twice_is_harmless(tiny: Path, tmp_path: Path, root: Path) -> None:
     which = registry.publish(root, staged(tiny, tmp_path / "new"))
     registry.activate(root, which)
@@ -201,6 +217,40 @@ def test_a_damaged_model_is_not_activated_and_the_old_one_stays_live(
         registry.activate(root, new)
     assert everything(root) == before
     assert registry.live(root) == old
+
+
+def no_folder(path: Path) -> None:
+    shutil.rmtree(path)
+    path.touch()
+
+
+@pytest.mark.parametrize("damage", [*DAMAGE.values(), no_folder], ids=[*DAMAGE.keys(), "no folder"])
+def test_publishing_a_model_again_mends_a_damaged_one(
+    tiny: Path, tmp_path: Path, root: Path, damage: Callable[[Path], None]
+) -> None:
+    which = registry.publish(root, staged(tiny, tmp_path / "new"))
+    before = everything(root)
+    damage(registry.folder(root, which))
+
+    assert registry.publish(root, staged(tiny, tmp_path / "again")) == which
+    assert everything(root) == before
+    assert registry.load(root, which).check()
+
+
+def test_publishing_sweeps_up_what_killed_publishers_left_a_day_ago(
+    tiny: Path, tmp_path: Path, root: Path
+) -> None:
+    for name in (".staged-old", ".staged-new", "other"):
+        shutil.copytree(tiny, root / name / "starter")
+    (root / ".live.jsonold").touch()
+    (root / ".staged-link").symlink_to(tmp_path)
+    for name in (".staged-old", ".live.jsonold", "other", ".staged-link"):
+        os.utime(root / name, (1e9, 1e9), follow_symlinks=False)
+
+    registry.publish(root, staged(tiny, tmp_path / "new"))
+
+    assert sorted(os.listdir(root)) == [".staged-link", ".staged-new", "other", "tiny"]
+    assert tmp_path.is_dir()
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())

@@ -270,3 +270,9 @@ def test_a_worker_ends_with_its_parent_however_that_ends(job: str, tmp_path: Pat
         assert child.is_running()
         parent.kill()
     child.wait(timeout=2)
+
+
+async def test_a_worker_that_was_never_started_can_be_killed() -> None:
+    worker = Worker(PROGRAM, [])
+    assert await worker.kill() == -signal.SIGKILL
+    assert is_gone(worker.pid)

@@ -1,0 +1,199 @@
+"""`python -m services.crawler`: crawls, and freezes data sets; its verbs do without a server."""
+
+import fcntl
+import ipaddress
+import logging
+import os
+import secrets
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvloop
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+
+from emojinet.v1 import crawler_service_pb2 as pb
+from emojinet.v1 import crawler_service_pb2_grpc as rpc
+from services.crawler.database import Database
+from services.crawler.fetch import Fetcher
+from services.crawler.frontier import Frontier, Quotas
+from services.crawler.metrics import Metrics
+from services.crawler.removals import Removals
+from services.crawler.server import CrawlerService
+from services.crawler.store import Store
+from services.crawler.tools import Tools
+from services.crawler.web import Web
+from services.shared import harness, settings
+from services.shared.decoders import Decoders
+from services.shared.errors import EmojinetError, StorageFailed
+
+SERVICE = pb.DESCRIPTOR.services_by_name["CrawlerService"]
+KEY_BYTES = 32
+PRESCALER = "services.crawler.prescaler"
+
+log = logging.getLogger(__name__)
+app = typer.Typer(add_completion=False)
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """What the flags said."""
+
+    host: str
+    port: int
+    metrics_port: int
+    data: Path
+    allow: tuple[Network, ...]
+    ca_file: Path | None
+    contact: str
+
+
+async def serve(options: Options) -> None:
+    """Listens, opens its state, goes on with what was begun, serves until SIGTERM."""
+    boundary, registry = harness.Boundary(), CollectorRegistry()
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    harness.serve_metrics(options.host, options.metrics_port, registry)
+    server, health = harness.new_server(boundary), harness.Health(SERVICE.full_name)
+    service = CrawlerService()
+    rpc.add_CrawlerServiceServicer_to_server(service, server)
+    health.add_to(server)
+    port = harness.bind(server, options.host, options.port)
+    await health.start()
+    async with AsyncExitStack() as stack:
+        tools = await opened(options, registry, stack)
+        boundary.count_in(registry, [method.name for method in SERVICE.methods])
+        service.open(tools)
+        stack.push_async_callback(service.close)
+        await server.start()
+        await health.set_ready(True)
+        log.info("listening on %s:%d", options.host, port)
+        await harness.stop_signal()
+        await health.set_ready(False)
+        await server.stop(0)
+    log.info("stopped")
+
+
+async def opened(options: Options, registry: CollectorRegistry, stack: AsyncExitStack) -> Tools:
+    """Everything that crawls share, closed again by the stack."""
+    folder = options.data / "crawler"
+    stack.callback(os.close, _lock(folder))
+    database, store = Database(folder / "state.sqlite"), Store(folder / "images")
+    stack.callback(database.close)
+    metrics = Metrics(registry)
+    decoders = await Decoders(len(os.sched_getaffinity(0)), PRESCALER).start()
+    decoders.open(metrics.queues)
+    stack.push_async_callback(decoders.close)
+    web = await stack.enter_async_context(
+        Web(
+            allow=options.allow,
+            ca_file=options.ca_file,
+            quotas=Quotas(database),
+            contact=options.contact,
+        )
+    )
+    return Tools(
+        folder=options.data,
+        database=database,
+        frontier=Frontier(database),
+        removals=Removals(database, store, options.data / "datasets"),
+        store=store,
+        web=web,
+        fetcher=Fetcher(web),
+        decoders=decoders,
+        metrics=metrics,
+        key=_author_key(folder / "author.key"),
+    )
+
+
+def _author_key(path: Path) -> bytes:
+    """The secret of this data folder under which authors are hashed; made on first use."""
+    if not path.exists():
+        staged = path.with_suffix(".tmp")
+        staged.unlink(missing_ok=True)
+        staged.touch(mode=0o600)
+        staged.write_bytes(secrets.token_bytes(KEY_BYTES))
+        staged.replace(path)
+    return path.read_bytes()
+
+
+def _lock(folder: Path) -> int:
+    """Makes this the only process that works on the folder, until it ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise StorageFailed(
+            f"Another crawler works on {folder}. Stop it, or give this one another --data.",
+            path=str(folder),
+        ) from None
+    return descriptor
+
+
+def option(name: str, text: str) -> typer.models.OptionInfo:
+    """A flag with its `EMOJINET_*` twin."""
+    made: typer.models.OptionInfo = typer.Option(help=text, envvar=f"EMOJINET_{name}")
+    return made
+
+
+def networks(text: str) -> tuple[Network, ...]:
+    """The networks of a comma-separated list."""
+    try:
+        return tuple(ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}; networks look like 10.0.0.0/8,fd00::/8") from None
+
+
+@app.callback(invoke_without_command=True)
+def main(
+    context: typer.Context,
+    host: Annotated[str, option("HOST", "Address to listen on, metrics included.")] = "127.0.0.1",
+    port: Annotated[int, option("PORT", "Port for gRPC; 0 lets the system choose.")] = 50052,
+    metrics_port: Annotated[int, option("METRICS_PORT", "Port for Prometheus.")] = 9102,
+    data: Annotated[Path, option("DATA", "Where everything is kept.")] = Path("data"),
+    allow: Annotated[
+        str,
+        typer.Option(
+            "--allow-addresses",
+            help="Private networks that may be fetched from, such as an intranet's.",
+            envvar="EMOJINET_ALLOW_ADDRESSES",
+        ),
+    ] = "",
+    ca_file: Annotated[
+        Path | None, option("CA_FILE", "More certificate authorities to trust, as PEM.")
+    ] = None,
+    contact: Annotated[
+        str, option("CONTACT", "How those who are crawled can reach you: an address or URL.")
+    ] = "",
+) -> None:
+    """Gathers pictures that people posted with emoji, and freezes them into data sets."""
+    try:
+        settings.check(os.environ)
+    except settings.UnknownSetting as error:
+        harness.fail(str(error))
+    options = Options(
+        host=host,
+        port=port,
+        metrics_port=metrics_port,
+        data=data,
+        allow=networks(allow),
+        ca_file=ca_file,
+        contact=contact,
+    )
+    context.obj = options
+    if context.invoked_subcommand:
+        return
+    harness.log_as_json()
+    harness.give_back_large_blocks()
+    try:
+        uvloop.run(serve(options))
+    except EmojinetError as error:
+        harness.fail(str(error))
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,475 @@
+"""Freezes what crawls have found into a data set: an immutable folder that is whole or not there.
+
+The same finds, in whatever order, give the same bytes. Everything is staged beside its place and
+renamed into it; only the list of what was taken down changes afterwards. `docs/formats.md` has the
+format.
+"""
+
+import contextlib
+import ctypes
+import errno
+import hashlib
+import json
+import os
+import shutil
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from emojinet.v1 import crawler_service_pb2 as pb
+from services.crawler import datasheet, duplicates, faults, keep, manifest, shards, splits
+from services.crawler.datasheet import FunnelCount, Summary
+from services.crawler.keep import Kept
+from services.crawler.manifest import ManifestWriter, Row
+from services.crawler.shards import Output, Sample, ShardWriter, Stored, readable, writable
+from services.crawler.splits import Shares
+from services.shared import header, pixels
+from services.shared.errors import AlreadyExists, BadDataset, StorageFailed
+from services.shared.vocabulary import Vocabulary
+
+SEED = b"emojinet splits 1"
+"""One for all data sets: what a model was judged on, the next does not learn from."""
+STAGED = ".staged-"
+STAGE = "dataset"  # of the funnel
+RENAME_EXCHANGE = 2
+AT_FDCWD = -100
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+class Find(NamedTuple):
+    """A picture of a crawl, with all posts that show it."""
+
+    sha256: bytes
+    """Of its original bytes."""
+    pdq: bytes
+    quality: int
+    width: int
+    """Of the original."""
+    height: int
+    jpeg: Path
+    """The prescaled file."""
+    posts: Sequence[Kept]
+
+
+class Frozen(NamedTuple):
+    """What became of a data set's making."""
+
+    digest: str
+    samples: Mapping[str, int]
+    """In each split."""
+
+
+# -- making ---------------------------------------------------------------------------------------
+
+
+def write(
+    folder: Path,
+    finds: Iterable[Find],
+    *,
+    vocabulary: Vocabulary,
+    funnel: Sequence[FunnelCount],
+    rules: pb.KeepRules,
+    name: str,
+    shares: Shares = Shares(),  # noqa: B008 - immutable
+    seed: bytes = SEED,
+) -> Frozen:
+    """Freezes finds into a folder.
+
+    Near-duplicates become one sample: the largest original's picture, with the emoji of all.
+
+    Raises:
+        AlreadyExists: the folder is there.
+        StorageFailed: the disk is full or failing; nothing is left behind.
+    """
+    if folder.exists():
+        raise AlreadyExists(f"There is a data set {folder}; choose another name.")
+    with _staged(folder) as staged:
+        with _Spool(staged / "spool", vocabulary) as spool, _Writer(staged) as writer:
+            spool.take(finds)
+            planned = _planned(spool, shares, seed)
+            for split, members in planned:
+                writer.add(*spool.sample(split, members))
+            samples, merged = len(planned), sum(len(members) for _, members in planned)
+            counts = {
+                "sample": samples,
+                "near_duplicate": merged - samples,
+                "no_emoji_of_vocabulary": len(spool) - merged,
+            }
+            frozen = writer.finish(
+                name=name,
+                vocabulary=vocabulary,
+                funnel=[*funnel, *((STAGE, outcome, count) for outcome, count in counts.items())],
+                rules=_limits(rules),
+            )
+        faults.point("dataset-staged")
+        os.rename(staged, folder)
+        shards.sync(folder.parent)
+    faults.point("dataset-named")
+    return frozen
+
+
+def sweep(datasets: Path) -> None:
+    """Removes what a process that died has left among data sets."""
+    for path in datasets.glob(f"{STAGED}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _limits(rules: pb.KeepRules) -> dict[str, int]:
+    return {
+        "max_hashtags": rules.max_hashtags or keep.MAX_HASHTAGS,
+        "images_per_emoji": rules.images_per_emoji or keep.IMAGES_PER_EMOJI,
+        "images_per_author": rules.images_per_author or keep.IMAGES_PER_AUTHOR,
+    }
+
+
+@contextlib.contextmanager
+def _staged(folder: Path) -> Iterator[Path]:
+    """A folder beside the place of another, gone at the end unless it was renamed."""
+    staged = folder.with_name(STAGED + folder.name)
+    with writable(staged):
+        try:
+            shutil.rmtree(staged, ignore_errors=True)
+            (staged / shards.SHARDS).mkdir(parents=True)
+            yield staged
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+
+
+class _Spool:
+    """Finds in the order they come: their posts in a file, the rest, for a million, in memory."""
+
+    def __init__(self, path: Path, vocabulary: Vocabulary) -> None:
+        self._path, self._vocabulary = path, vocabulary
+        self._file = path.open("w+b")
+        self._starts = array("Q")
+        self._known: dict[bytes, bytes] = {}  # authors, each once in memory
+        self.sha256: list[bytes] = []
+        self.pdq, self.quality, self.area = bytearray(), array("B"), array("Q")
+        self.authors: list[tuple[bytes, ...]] = []
+        self.classes: list[tuple[int, ...]] = []
+
+    def __enter__(self) -> "_Spool":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._path.unlink(missing_ok=True)
+        self._file.close()
+
+    def __len__(self) -> int:
+        return len(self.sha256)
+
+    def take(self, finds: Iterable[Find]) -> None:
+        for find in finds:
+            self.sha256.append(find.sha256)
+            self.pdq += find.pdq
+            self.quality.append(find.quality)
+            self.area.append(find.width * find.height)
+            authors = {post.author for post in find.posts if post.author}
+            self.authors.append(tuple(self._known.setdefault(name, name) for name in authors))
+            self.classes.append(tuple(self._classes(find.posts)))
+            self._starts.append(self._file.tell())
+            picture = {
+                "sha256": find.sha256.hex(),
+                "pdq": find.pdq.hex(),
+                "quality": find.quality,
+                "width": find.width,
+                "height": find.height,
+            }
+            rows = [manifest.of_post(post) | picture for post in find.posts]
+            self._file.write(json.dumps([str(find.jpeg), rows]).encode() + b"\n")
+        self._file.flush()
+
+    def _classes(self, posts: Sequence[Kept]) -> set[int]:
+        emoji = {mention.emoji for post in posts for mention in post.mentions}
+        return {index for form in emoji if (index := self._vocabulary.index(form)) is not None}
+
+    def sample(self, split: str, members: list[int]) -> tuple[str, Sample, list[int], list[Row]]:
+        """A sample of finds that are near-duplicates, the one to show first, with its rows."""
+        paths, of_find = zip(*(self._read(index) for index in members), strict=True)
+        with writable(paths[0]):
+            jpeg = paths[0].read_bytes()
+        classes = sorted({one for index in members for one in self.classes[index]})
+        labels = [self._vocabulary.emoji[one] for one in classes]
+        stored = header.read(jpeg)
+        if stored is None:
+            raise StorageFailed(f"{paths[0]} is no JPEG; fetch it anew.", path=str(paths[0]))
+        sample = Sample(self.sha256[members[0]].hex(), jpeg, labels)
+        of_sample = {
+            "key": sample.key,
+            "split": split,
+            "labels": labels,
+            "stored_width": stored.width,
+            "stored_height": stored.height,
+            "pictures": len(members),
+        }
+        rows = {
+            (row["source"], row["uri"], row["sha256"]): row | of_sample
+            for rows in of_find
+            for row in rows
+        }
+        return split, sample, classes, [row for _, row in sorted(rows.items())]
+
+    def _read(self, index: int) -> tuple[Path, list[Row]]:
+        self._file.seek(self._starts[index])
+        path, rows = json.loads(self._file.readline())
+        return Path(path), rows
+
+
+def _planned(spool: _Spool, shares: Shares, seed: bytes) -> list[tuple[str, list[int]]]:
+    """The split of each sample and its finds, the one to show first; in the order of the shards."""
+    order = sorted(range(len(spool)), key=lambda index: (spool.sha256[index], -spool.area[index]))
+    hashes_N32 = np.frombuffer(bytes(spool.pdq), np.uint8).reshape(-1, 32)[order]
+    cluster_N = duplicates.clusters(hashes_N32, np.array(spool.quality)[order]).tolist()
+    together: dict[int, list[int]] = defaultdict(list)
+    for place, index in enumerate(order):
+        if place and spool.sha256[index] == spool.sha256[order[place - 1]]:
+            cluster_N[place] = cluster_N[place - 1]  # the same bytes, however little they show
+        together[cluster_N[place]].append(index)
+    samples = [
+        sorted(members, key=lambda index: (-spool.area[index], spool.sha256[index]))
+        for members in together.values()
+        if any(spool.classes[index] for index in members)
+    ]
+    samples.sort(key=lambda members: spool.sha256[members[0]])
+    found = splits.assign(
+        [spool.sha256[members[0]] for members in samples],
+        [{name for index in members for name in spool.authors[index]} for members in samples],
+        [{one for index in members for one in spool.classes[index]} for members in samples],
+        shares=shares,
+        seed=seed,
+    )
+    return sorted(
+        zip(found, samples, strict=True), key=lambda planned: shards.SPLITS.index(planned[0])
+    )
+
+
+class _Writer:
+    """Writes a data set's files from samples in the order of the shards."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._summary = folder, Summary()
+        self._shards, self._manifest = ShardWriter(folder), ManifestWriter(folder)
+
+    def __enter__(self) -> "_Writer":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._manifest.abandon()
+        if self._shards.output:
+            self._shards.output.raw.close()
+
+    def add(self, split: str, sample: Sample, classes: list[int], rows: list[Row]) -> None:
+        shard = self._shards.add(split, sample, classes)
+        self._manifest.add([row | {"shard": shard} for row in rows])
+        self._summary.add(split, rows)
+
+    def finish(
+        self,
+        *,
+        name: str,
+        vocabulary: Vocabulary,
+        funnel: Sequence[FunnelCount],
+        rules: Mapping[str, int],
+    ) -> Frozen:
+        """Writes all files but the shards."""
+        self._shards.close()
+        files: dict[str, Any] = self._shards.files | {manifest.MANIFEST: self._manifest.close()}
+        counts = tuple(self._summary.labels[emoji] for emoji in vocabulary.emoji)
+        stages = [dict(zip(("stage", "outcome", "count"), count, strict=True)) for count in funnel]
+        sheet = datasheet.text(name, self._summary, vocabulary, funnel, rules)
+        for file, content in (
+            ("vocabulary.json", Vocabulary(vocabulary.emoji, counts).to_json()),
+            ("funnel.json", json.dumps(stages, indent=1) + "\n"),
+            ("datasheet.md", sheet),
+        ):
+            files[file] = self._put(file, content.encode())
+        said = shards.sealed(
+            {
+                "format": shards.FORMAT,
+                "name": name,
+                "samples": self._summary.samples,
+                "rules": dict(rules),
+                "rules_version": keep.VERSION,
+                "pixels_version": pixels.VERSION,
+                "files": files,
+            }
+        )
+        self._put(shards.DATASET, said)
+        datasheet.plot(self._folder / "skew.png", counts)
+        shards.write_excluded(self._folder, ())
+        for path in (self._folder / shards.SHARDS, self._folder):
+            shards.sync(path)
+        return Frozen(json.loads(said)["digest"], self._summary.samples)
+
+    def _put(self, file: str, content: bytes) -> dict[str, Any]:
+        with Output(self._folder / file) as output:
+            output.write(content)
+        return shards.listed(self._folder / file, output)
+
+
+# -- taking down ----------------------------------------------------------------------------------
+
+
+def exclude(folder: Path, keys: Iterable[str]) -> int:
+    """Excludes samples at once; returns how many of them were not yet.
+
+    What is not in the data set, or no longer, needs no excluding.
+
+    Raises:
+        BadDataset: the data set is broken.
+        StorageFailed: the disk is full or failing; the list is as it was.
+    """
+    if not folder.exists():
+        return 0
+    with writable(folder), shards.locked(folder):
+        before = shards.excluded(folder)
+        new = manifest.known(folder, sorted(set(keys) - before))
+        if new:
+            shards.write_excluded(folder, before | new)
+        return len(new)
+
+
+def compact(folder: Path) -> Frozen:
+    """Rewrites a data set without what was excluded from it; its digest is another then.
+
+    At every instant there is a complete data set in the folder.
+
+    Raises:
+        BadDataset: the data set is broken.
+        StorageFailed: the disk is full or failing; the data set is as it was.
+    """
+    gone, said = shards.excluded(folder), shards.facts(folder)
+    if not gone:
+        return Frozen(said["digest"], said["samples"])
+    with _staged(folder) as staged:
+        with _Writer(staged) as writer:
+            for split, stored, rows in _together(folder):
+                if stored.sample.key not in gone:
+                    writer.add(split, stored.sample, stored.classes, rows)
+            with readable(folder):
+                vocabulary = Vocabulary.from_json((folder / "vocabulary.json").read_bytes())
+                funnel = json.loads((folder / "funnel.json").read_bytes())
+            frozen = writer.finish(
+                name=said["name"],
+                vocabulary=vocabulary,
+                funnel=_without(len(gone), funnel),
+                rules=said["rules"],
+            )
+        with shards.locked(folder):
+            shards.write_excluded(staged, shards.excluded(folder) - gone)  # taken down meanwhile
+            _exchange(staged, folder)
+            shards.sync(folder.parent)
+    return frozen
+
+
+def _without(gone: int, stages: Sequence[Mapping[str, Any]]) -> list[FunnelCount]:
+    """A data set's funnel with samples taken down: each sample is in one of its counts."""
+    counts = {(stage["stage"], stage["outcome"]): stage["count"] for stage in stages}
+    counts[STAGE, "sample"] -= gone
+    counts[STAGE, "taken_down"] = counts.get((STAGE, "taken_down"), 0) + gone
+    return [(*names, count) for names, count in counts.items()]
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Swaps two folders in one step."""
+    names = os.fsencode(one), os.fsencode(other)
+    if LIBC.renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE):
+        number = ctypes.get_errno()
+        why = os.strerror(number)
+        if number in (errno.EINVAL, errno.ENOSYS):
+            why = "this file system cannot swap folders; use a local one"
+        raise OSError(number, why, str(other))
+
+
+# -- checking -------------------------------------------------------------------------------------
+
+
+def verify(folder: Path) -> None:
+    """Checks every byte of a data set, and that it keeps its promises.
+
+    Raises:
+        BadDataset: it does not; names the file.
+    """
+    said = shards.facts(folder)
+    gone = shards.excluded(folder)
+    for name, listed in said["files"].items():
+        with readable(folder / name):
+            _check_file(folder / name, listed)
+    found = {f"{shards.SHARDS}/{name}" for name in os.listdir(folder / shards.SHARDS)}
+    if strays := found - said["files"].keys():
+        raise _bad(folder / min(strays), "dataset.json does not list it")
+    promises = _Promises(folder)
+    for split, stored, rows in _together(folder):
+        promises.add(split, stored, rows)
+    promises.keep(said["samples"], gone)
+
+
+def _check_file(path: Path, listed: Mapping[str, Any]) -> None:
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != listed["sha256"]:
+            raise ValueError("its bytes are not those that dataset.json lists")
+
+
+def _together(folder: Path) -> Iterator[tuple[str, Stored, list[Row]]]:
+    """The split of each sample, as its shard has it, and its rows."""
+    stored = (
+        (split, stored) for split in shards.SPLITS for stored in shards.read_shards(folder, split)
+    )
+    path = folder / manifest.MANIFEST
+    for in_shard, in_manifest in zip_longest(stored, manifest.samples(folder)):
+        if in_shard is None or in_manifest is None or in_shard[1].sample.key != in_manifest[0]:
+            raise _bad(path, "it has other samples than the shards, or in another order")
+        yield *in_shard, in_manifest[1]
+
+
+class _Promises:
+    """What a data set promises of its samples, gathered and checked."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / manifest.MANIFEST
+        self._counts: Counter[str] = Counter()
+        self._authors: dict[str, str] = {}  # -> split
+        self._looks: dict[str, tuple[str, int, str]] = {}  # sha256 -> hash, quality, split
+        self._keys: set[str] = set()
+
+    def add(self, split: str, stored: Stored, rows: list[Row]) -> None:
+        sample = stored.sample
+        self._counts[split] += 1
+        self._keys.add(sample.key)
+        claimed = header.read(sample.jpeg)
+        expected = (split, stored.shard, sample.emoji)
+        for row in rows:
+            size = row["stored_width"], row["stored_height"]
+            if (row["split"], row["shard"], row["labels"]) != expected or (
+                claimed is None or size != (claimed.width, claimed.height)
+            ):
+                raise _bad(self._path, f"{sample.key} is another in {stored.shard}")
+            author = row["author"]
+            if author and self._authors.setdefault(author, split) != split:
+                raise _bad(self._path, f"the author {author} is in two splits")
+            self._looks[row["sha256"]] = row["pdq"], row["quality"], split
+
+    def keep(self, samples: Mapping[str, int], excluded: frozenset[str]) -> None:
+        if self._counts != Counter(samples):
+            raise _bad(self._path, "its splits have other sizes than dataset.json says")
+        if strangers := excluded - self._keys:
+            raise _bad(self._path.with_name(shards.EXCLUDED), f"no sample is {min(strangers)}")
+        pdqs, qualities, names = (
+            zip(*self._looks.values(), strict=True) if self._looks else ((),) * 3
+        )
+        hashes_N32 = np.frombuffer(bytes.fromhex("".join(pdqs)), np.uint8).reshape(-1, 32)
+        of_cluster: dict[int, str] = {}
+        for cluster, split in zip(
+            duplicates.clusters(hashes_N32, qualities).tolist(), names, strict=True
+        ):
+            if of_cluster.setdefault(cluster, split) != split:
+                raise _bad(self._path, f"near-duplicates are in {split} and {of_cluster[cluster]}")
+
+
+def _bad(path: Path, why: str) -> BadDataset:
+    return BadDataset(f"{path} is altered: {why}. Restore it, or freeze anew.", path=str(path))
