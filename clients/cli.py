@@ -1,6 +1,10 @@
 """`emojinet`: the one command line. Each command has a file of its own."""
 
 import os
+
+# Read when gRPC is loaded: its notes on connections that servers end would stain the live views.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
 import sys
 from importlib.metadata import version
 from io import TextIOWrapper
@@ -58,8 +62,6 @@ def main(arguments: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         # A terminal or pipe that is not UTF-8 gets what it cannot show as an escape.
         cast(TextIOWrapper, stream).reconfigure(errors="backslashreplace")
-    # That a server ends connections is told by us where it matters, not by gRPC's log.
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     status = _status(arguments)
     if status == 128 + SIGINT:  # what typer makes of Ctrl-C
         # Die of the signal: a shell's loop ends with us, and nobody waits for our threads.

@@ -71,14 +71,11 @@ def duration(text: str) -> Duration:
     >>> duration("1.5h").ToSeconds()
     5400
     """
-    parts = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    parts = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)([smhd])", text)
+    if not parts:
+        raise typer.BadParameter(f"{text!r} is no time such as 60s, 5m, 1h or 2d.")
     made = Duration()
-    try:
-        if not parts:
-            raise ValueError
-        made.FromMilliseconds(round(float(parts[1]) * SECONDS[parts[2]] * 1e3))
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is no time such as 60s, 5m, 1h or 2d.") from None
+    made.FromMilliseconds(round(float(parts[1]) * SECONDS[parts[2]] * 1e3))
     return made
 
 
@@ -110,6 +107,7 @@ def from_import(
     path: Annotated[
         Path,
         typer.Argument(
+            metavar="PATH",
             resolve_path=True,
             help="A .csv, .tsv, .jsonl or .parquet file with one post a row, or a folder of "
             "pictures whose sub-folders are named by emoji.",

@@ -156,11 +156,9 @@ def remove(
     if json:
         print_json(removed)
         return
-    where = f" ({', '.join(removed.datasets)})" if removed.datasets else ""
-    print(
-        f"Deleted {removed.removed_images:,} pictures; excluded {removed.excluded_samples:,} "
-        f"samples from {len(removed.datasets)} data sets{where}."
-    )
+    where = f", of {', '.join(removed.datasets)}" if removed.datasets else ""
+    print(f"Pictures deleted: {removed.removed_images:,}.")
+    print(f"Samples excluded: {removed.excluded_samples:,}{where}.")
 
 
 def _digest(image: str) -> str:

@@ -105,11 +105,10 @@ def _line(work: Work) -> str:
 def view(work: Work, facts: Mapping[str, str] | None = None) -> RenderableType:
     """All that is known of the work, and `facts` about it."""
     state = state_name(work.state)
-    head = Text.assemble(
-        (printable(work.name), "bold"), "  ", (state, STYLES.get(state, "")), "  ",
-        (_span(work), "dim"),
-    )  # fmt: skip
-    parts: list[RenderableType] = [head]
+    parts: list[RenderableType] = [
+        Text.assemble((printable(work.name), "bold"), "  ", (state, STYLES.get(state, ""))),
+        Text(_span(work), style="dim"),
+    ]
     if facts:
         table = columns("", "")
         for key, value in facts.items():
@@ -171,9 +170,11 @@ def columns(*names: str) -> Table:
     """A table without lines; a column whose name ends in `>` is one of numbers."""
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=any(names), header_style="dim")
     for name in names:
-        right = name.endswith(">")
+        number = name.endswith(">")
         table.add_column(
-            name.removesuffix(">"), justify="right" if right else "left", no_wrap=right
+            name.removesuffix(">"),
+            justify="right" if number else "left",
+            no_wrap=number or name == "name",  # which people copy
         )
     return table
 

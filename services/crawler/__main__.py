@@ -63,18 +63,21 @@ async def serve(options: Options) -> None:
     health.add_to(server)
     port = harness.bind(server, options.host, options.port)
     await health.start()
+    await server.start()
     async with AsyncExitStack() as stack:
+        stack.push_async_callback(server.stop, 0)
         tools = await opened(options, registry, stack)
         boundary.count_in(registry, [method.name for method in SERVICE.methods])
-        service.open(tools)
         stack.push_async_callback(service.close)
-        await server.start()
+        service.open(tools)
         await health.set_ready(True)
         log.info("listening on %s:%d", options.host, port)
         await harness.stop_signal()
         await health.set_ready(False)
         await server.stop(0)
     log.info("stopped")
+    # A thread that freezes a data set would be waited for; the next process begins it anew.
+    os._exit(0)
 
 
 async def opened(options: Options, registry: CollectorRegistry, stack: AsyncExitStack) -> Tools:

@@ -10,8 +10,8 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Collection, Sequence
+from contextlib import aclosing, suppress
 from functools import partial
 
 from emojinet.v1 import crawler_service_pb2 as pb
@@ -19,11 +19,18 @@ from services.crawler import faults, prescaled
 from services.crawler.fetch import FetchFailed, Outcome
 from services.crawler.frontier import Fate, Queued, Sample
 from services.crawler.keep import Caps, Keeper, Verdict, author_hash
+from services.crawler.metrics import UNDECODED
 from services.crawler.post import Malformed, OptOut, Page, Post, Removal
 from services.crawler.reading import pages
 from services.crawler.sources import Plan, Source, name_of
 from services.crawler.tools import Tools
-from services.shared.errors import EmojinetError, ImageError, Overloaded, StorageFailed, reason_name
+from services.shared.errors import (
+    EmojinetError,
+    ImageError,
+    Internal,
+    Overloaded,
+    StorageFailed,
+)
 from services.shared.queue import Priority
 
 IN_HAND = 24  # pictures of one host on their way from its server into the store
@@ -50,6 +57,7 @@ class Crawling:
         self._fates: list[Fate] = []
         self._after: dict[str, int] = {}  # host -> the last picture taken from the frontier
         self._trying: set[int] = set()  # pictures in hand that are tried again
+        self._resting: dict[str, float] = {}  # host -> when it may be asked again
         self._reading = True
         self._failure: EmojinetError | None = None  # of the source
 
@@ -78,6 +86,8 @@ class Crawling:
         """What it is doing, for people."""
         pending = self._frontier.pending(self._name, MANY)
         left = f"{pending:,}{'+' if pending == MANY else ''} pictures to fetch"
+        if self._failure:
+            return f"{left}, then a pause: {self._failure}"
         return f"reading posts; {left}" if self._reading else left
 
     # -- reading ----------------------------------------------------------------------------------
@@ -88,6 +98,7 @@ class Crawling:
         except StorageFailed:
             raise
         except EmojinetError as failure:  # of the source: what it gave is fetched all the same
+            log.warning("%s reads no further for now: %s", self._name, failure)
             self._failure = failure
         self._reading = False
 
@@ -100,8 +111,9 @@ class Crawling:
             self._source_name, self._emoji, self._crawl.request.rules, caps, self._tools.key
         )
         plan = Plan(emoji=self._emoji, wanted=caps.wanted)
-        async for page in pages(self._crawl, self._source, self._frontier, plan):
-            self._admit(page, keeper)
+        async with aclosing(pages(self._crawl, self._source, self._frontier, plan)) as found:
+            async for page in found:
+                self._admit(page, keeper)
 
     def _admit(self, page: Page, keeper: Keeper) -> None:
         """Stores what is worth keeping of a page, and that it was read, in one transaction."""
@@ -157,11 +169,18 @@ class Crawling:
         active: dict[str, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as group:
             while self._reading or active or self._fates or self._frontier.pending(self._name):
-                for host in self._frontier.hosts(self._name):
-                    if len(active) < MAX_HOSTS and host not in active:
-                        active[host] = group.create_task(self._serve(host))
-                        active[host].add_done_callback(partial(_leave, active, host))
+                for host in self._idle(active):
+                    active[host] = group.create_task(self._serve(host))
+                    active[host].add_done_callback(partial(_leave, active, host))
                 await asyncio.sleep(LOOK_SECONDS)
+
+    def _idle(self, active: Collection[str]) -> list[str]:
+        """Hosts that may be served besides."""
+        if len(active) >= MAX_HOSTS:
+            return []
+        idle = [host for host in self._frontier.hosts(self._name) if host not in active]
+        random.shuffle(idle)  # or those that have to wait would keep the last from their turn
+        return idle[: MAX_HOSTS - len(active)]
 
     async def _serve(self, host: str) -> None:
         """Fetches a host's pictures until it has none whose time has come."""
@@ -171,7 +190,7 @@ class Crawling:
             while (batch := self._lease(host)) or in_hand:
                 for queued in batch:
                     await slots.acquire()
-                    task = group.create_task(self._image(queued))
+                    task = group.create_task(self._image(host, queued))
                     in_hand.add(task)
                     task.add_done_callback(in_hand.discard)
                     task.add_done_callback(lambda _: slots.release())
@@ -179,6 +198,8 @@ class Crawling:
                     await asyncio.sleep(LOOK_SECONDS)
 
     def _lease(self, host: str) -> list[Queued]:
+        if self._resting.get(host, 0.0) > time.time():
+            return []
         fresh = self._frontier.fresh(self._name, host, self._after.get(host, 0), LEASE)
         if fresh:
             self._after[host] = fresh[-1].id
@@ -187,15 +208,18 @@ class Crawling:
         self._trying.update(queued.id for queued in again)
         return again + fresh
 
-    async def _image(self, queued: Queued) -> None:
+    async def _image(self, host: str, queued: Queued) -> None:
         try:
-            async with self._tools.fetcher.fetched(queued.image) as content:
-                faults.point("picture-fetched")
-                fate = await self._taken(queued.id, content)
+            with self._tools.metrics.in_hand.track_inprogress():
+                async with self._tools.fetcher.fetched(queued.image) as content:
+                    faults.point("picture-fetched")
+                    fate = await self._taken(queued.id, content)
         except FetchFailed as failure:
+            if failure.outcome == Outcome.LIMITED:  # so would be all others of this host
+                self._resting[host] = time.time() + (failure.retry_seconds or 0.0)
             fate = _missed(queued, failure)
-        except ImageError as error:
-            fate = Fate(queued.id, outcome=reason_name(error).lower())
+        except (ImageError, Internal) as error:  # one picture is no reason to stop
+            fate = Fate(queued.id, outcome=UNDECODED[type(error)])
         except Overloaded:
             fate = _again(queued, RETRY_SECONDS, queued.attempts)
         self._fates.append(fate)
@@ -230,6 +254,7 @@ class Crawling:
         fates = [self._unless_removed(fate) for fate in self._fates]
         if not fates:
             return
+        before = self._counted()
         with self._frontier.transaction():
             unwanted = self._frontier.settle(self._name, fates)
             faults.point("fates-begun")
@@ -239,16 +264,24 @@ class Crawling:
         for sha256 in unwanted:
             if not self._frontier.sample(sha256):
                 self._tools.store.remove(sha256)
-        for fate in fates:
-            outcome = fate.outcome or ("stored" if fate.sample else "")
-            if outcome:
-                self._tools.metrics.images.labels(outcome).inc()
+        for outcome, count in (self._counted() - before).items():
+            self._tools.metrics.images.labels(outcome).inc(count)
+
+    def _counted(self) -> Counter[str]:
+        counts = self._frontier.funnel([self._name]).counts
+        return Counter({each.outcome: each.count for each in counts if each.stage == "image"})
 
     def _unless_removed(self, fate: Fate) -> Fate:
-        """The fate, unless what it looks like was taken down."""
-        if fate.sample and self._tools.removals.has_look(fate.sample.pdq, fate.sample.quality):
-            self._tools.store.remove(fate.sample.sha256)
+        """The fate, unless its picture, or one that looks like it, was taken down meanwhile."""
+        if not fate.sample:
+            return fate
+        sha256, pdq, quality, *_ = fate.sample
+        removals, store = self._tools.removals, self._tools.store
+        if removals.has_image(sha256) or removals.has_look(pdq, quality):
+            store.remove(sha256)
             return Fate(fate.id, outcome=REMOVED)
+        if not store.path(sha256).exists():  # it was only another's that went: it is fetched anew
+            return Fate(fate.id, attempts=1)
         return fate
 
 

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 from emojinet.v1 import crawler_service_pb2 as pb
 from emojinet.v1 import state_pb2 as states
-from services.crawler.crawl import Crawling
+from services.crawler.crawl import MANY, Crawling
+from services.crawler.frontier import Quotas
 from services.crawler.rank import Ranking, ranked
-from services.crawler.sources import Source, name_of
+from services.crawler.sources import Plan, Source, name_of
 from services.crawler.sources.bluesky import BlueskySource
 from services.crawler.sources.imported import ImportedSource
 from services.crawler.sources.instagram import InstagramSource
@@ -22,9 +23,10 @@ from services.shared.queue import internal
 from services.shared.vocabulary import Vocabulary
 
 PAUSE_SECONDS = 30.0  # before what waits for a person is tried again
+MEASURE_SECONDS = 5.0  # between looks at how much there is to do
 MODES = {pb.CRAWL_MODE_RANK: "rank", pb.CRAWL_MODE_COLLECT: "collect"}
-# A full disk gets room, a token is replaced: these pauses end without a restart.
-PAUSING = (errors.StorageFailed, errors.SourceRefused)
+# A full disk gets room, a token is replaced, a server comes back: pauses end without a restart.
+PAUSING = (errors.StorageFailed, errors.SourceRefused, errors.SourceUnavailable)
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +43,9 @@ class Crawls:
         """Continues what an earlier process of this service began."""
         for name in self._frontier.live():
             self._begin(name)
+        self._measuring = asyncio.create_task(self._measure())
 
-    def start(self, request: pb.StartCrawlRequest) -> pb.Crawl:
+    async def start(self, request: pb.StartCrawlRequest) -> pb.Crawl:
         """A new crawl, at work from now on.
 
         Raises:
@@ -50,8 +53,10 @@ class Crawls:
             BadSource, SourceRefused, UnknownCrawl, NotReady: what it names is not there.
         """
         _check(request)
-        self._opened(request)
-        self._emoji(request)
+        source = self._opened(request)
+        plan = Plan(emoji=self._emoji(request), wanted=lambda emoji: True)
+        if isinstance(source, ImportedSource):  # whoever waits can say at once what they meant
+            await anext(source.pages("", plan), None)
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
         name = f"{MODES[request.mode]}-{stamp}-{secrets.token_hex(2)}"
         self._frontier.create(name, request)
@@ -81,18 +86,19 @@ class Crawls:
     async def cancel(self, name: str) -> pb.Crawl:
         """Ends a crawl for good; one that has ended stays as it is."""
         crawl = self._frontier.crawl(name)
+        # First of all: whoever asked may go away while the crawl comes to its end.
+        self._frontier.set_state(crawl.name, states.STATE_CANCELLED)
         if task := self._tasks.get(name):
             task.cancel()
             await asyncio.wait([task])
-        self._frontier.set_state(crawl.name, states.STATE_CANCELLED)
         return self.get(name)
 
     async def close(self) -> None:
         """Stops working; what is not done is gone on with by the next process."""
-        for task in self._tasks.values():
+        tasks = [self._measuring, *self._tasks.values()]
+        for task in tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks.values())
+        await asyncio.wait(tasks)
 
     def vocabulary(self, request: pb.StartCrawlRequest) -> Vocabulary | None:
         """What a collecting crawl collects; none for the whole inventory.
@@ -128,6 +134,15 @@ class Crawls:
                 return InstagramSource(request.instagram, self._tools.web)
             case _:
                 return BlueskySource(request.bluesky, self._tools.web)
+
+    async def _measure(self) -> None:
+        """Keeps the gauges of metrics up to date."""
+        metrics, quotas = self._tools.metrics, Quotas(self._tools.database)
+        while True:
+            with contextlib.suppress(errors.StorageFailed):
+                metrics.queued.set(sum(self._frontier.pending(n, MANY) for n in self._at_work))
+                metrics.show(quotas)
+            await asyncio.sleep(MEASURE_SECONDS)
 
     # -- at work ----------------------------------------------------------------------------------
 

@@ -35,6 +35,8 @@ CREATE TABLE IF NOT EXISTS image (
     due REAL NOT NULL DEFAULT 0, sha256 BLOB,
     UNIQUE (crawl, url));
 CREATE INDEX IF NOT EXISTS image_queued ON image (crawl, host, attempts, id) WHERE state = 0;
+CREATE INDEX IF NOT EXISTS image_again ON image (crawl, host, due)
+    WHERE state = 0 AND attempts > 0;
 CREATE INDEX IF NOT EXISTS image_sha256 ON image (sha256) WHERE sha256 IS NOT NULL;
 CREATE TABLE IF NOT EXISTS shown (image INT, post INT, PRIMARY KEY (image, post)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS shown_post ON shown (post);
@@ -51,6 +53,7 @@ CREATE TABLE IF NOT EXISTS dataset (
 CREATE TABLE IF NOT EXISTS member (
     sha256 BLOB, dataset TEXT, key TEXT, excluded INT NOT NULL DEFAULT 0,
     PRIMARY KEY (sha256, dataset)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS member_excluded ON member (dataset, key) WHERE excluded = 1;
 CREATE TABLE IF NOT EXISTS quota (name TEXT PRIMARY KEY, state TEXT) WITHOUT ROWID;
 """
 

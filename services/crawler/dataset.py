@@ -80,7 +80,8 @@ def write(
 ) -> Frozen:
     """Freezes finds into a folder.
 
-    Near-duplicates become one sample: the largest original's picture, with the emoji of all.
+    Near-duplicates become one sample: the largest original's picture, with the emoji of all. Finds
+    whose file is gone by then were taken down, and are left out.
 
     Raises:
         AlreadyExists: the folder is there.
@@ -88,17 +89,20 @@ def write(
     """
     if folder.exists():
         raise AlreadyExists(f"There is a data set {folder}; choose another name.")
-    with _staged(folder) as staged:
+    with staging(folder) as staged:
         with _Spool(staged / "spool", vocabulary) as spool, _Writer(staged) as writer:
             spool.take(finds)
             planned = _planned(spool, shares, seed)
             for split, members in planned:
-                writer.add(*spool.sample(split, members))
-            samples, merged = len(planned), sum(len(members) for _, members in planned)
+                with contextlib.suppress(FileNotFoundError):  # taken down since it was found
+                    writer.add(*spool.sample(split, members))
+            written = sum(writer.samples.values())
+            merged = sum(len(members) for _, members in planned)
             counts = {
-                "sample": samples,
-                "near_duplicate": merged - samples,
+                "sample": written,
+                "near_duplicate": merged - len(planned),
                 "no_emoji_of_vocabulary": len(spool) - merged,
+                "taken_down": len(planned) - written,
             }
             frozen = writer.finish(
                 name=name,
@@ -108,7 +112,11 @@ def write(
             )
         faults.point("dataset-staged")
         os.rename(staged, folder)
-        shards.sync(folder.parent)
+        try:
+            shards.sync(folder.parent)
+        except OSError:  # it might not be there tomorrow
+            os.rename(folder, staged)
+            raise
     faults.point("dataset-named")
     return frozen
 
@@ -128,13 +136,13 @@ def _limits(rules: pb.KeepRules) -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def _staged(folder: Path) -> Iterator[Path]:
+def staging(folder: Path) -> Iterator[Path]:
     """A folder beside the place of another, gone at the end unless it was renamed."""
     staged = folder.with_name(STAGED + folder.name)
     with writable(staged):
         try:
             shutil.rmtree(staged, ignore_errors=True)
-            (staged / shards.SHARDS).mkdir(parents=True)
+            staged.mkdir(parents=True)
             yield staged
         finally:
             shutil.rmtree(staged, ignore_errors=True)
@@ -191,8 +199,7 @@ class _Spool:
     def sample(self, split: str, members: list[int]) -> tuple[str, Sample, list[int], list[Row]]:
         """A sample of finds that are near-duplicates, the one to show first, with its rows."""
         paths, of_find = zip(*(self._read(index) for index in members), strict=True)
-        with writable(paths[0]):
-            jpeg = paths[0].read_bytes()
+        jpeg = _read(paths[0])
         classes = sorted({one for index in members for one in self.classes[index]})
         labels = [self._vocabulary.emoji[one] for one in classes]
         stored = header.read(jpeg)
@@ -218,6 +225,16 @@ class _Spool:
         self._file.seek(self._starts[index])
         path, rows = json.loads(self._file.readline())
         return Path(path), rows
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        why = f"{path} cannot be read: {error.strerror}. Mend the disk."
+        raise StorageFailed(why, path=str(path)) from error
 
 
 def _planned(spool: _Spool, shares: Shares, seed: bytes) -> list[tuple[str, list[int]]]:
@@ -253,6 +270,9 @@ class _Writer:
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._summary = folder, Summary()
+        (folder / shards.SHARDS).mkdir()
+        self.samples: Mapping[str, int] = self._summary.samples
+        """How many each split has so far."""
         self._shards, self._manifest = ShardWriter(folder), ManifestWriter(folder)
 
     def __enter__(self) -> "_Writer":
@@ -292,7 +312,7 @@ class _Writer:
             {
                 "format": shards.FORMAT,
                 "name": name,
-                "samples": self._summary.samples,
+                "samples": self.samples,
                 "rules": dict(rules),
                 "rules_version": keep.VERSION,
                 "pixels_version": pixels.VERSION,
@@ -304,7 +324,7 @@ class _Writer:
         shards.write_excluded(self._folder, ())
         for path in (self._folder / shards.SHARDS, self._folder):
             shards.sync(path)
-        return Frozen(json.loads(said)["digest"], self._summary.samples)
+        return Frozen(json.loads(said)["digest"], self.samples)
 
     def _put(self, file: str, content: bytes) -> dict[str, Any]:
         with Output(self._folder / file) as output:
@@ -346,7 +366,7 @@ def compact(folder: Path) -> Frozen:
     gone, said = shards.excluded(folder), shards.facts(folder)
     if not gone:
         return Frozen(said["digest"], said["samples"])
-    with _staged(folder) as staged:
+    with staging(folder) as staged:
         with _Writer(staged) as writer:
             for split, stored, rows in _together(folder):
                 if stored.sample.key not in gone:

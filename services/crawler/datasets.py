@@ -5,6 +5,7 @@ import contextlib
 import json
 import logging
 import re
+import secrets
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -43,6 +44,7 @@ class Datasets:
         self._tools, self._database, self._crawls = tools, tools.database, crawls
         self._folder = tools.folder / "datasets"
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._compacting = asyncio.Lock()
 
     def go_on(self) -> None:
         """Continues what an earlier process of this service began: freezing, and taking down."""
@@ -58,7 +60,8 @@ class Datasets:
             MalformedRequest: a field breaks its rule.
             AlreadyExists, UnknownCrawl, NotReady: its name is taken, or what it names is not there.
         """
-        name = request.name or time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+        name = request.name or f"{stamp}-{secrets.token_hex(2)}"
         _check(request, name)
         if self._database.row("SELECT 1 FROM dataset WHERE name = ?", name):
             raise AlreadyExists(f"There is a data set {name!r}; choose another name.", name=name)
@@ -89,7 +92,12 @@ class Datasets:
         return self._found("ORDER BY created DESC, name DESC")
 
     async def remove(self, request: pb.RemoveContentRequest) -> pb.RemoveContentResponse:
-        """Takes content down, at once and for ever. Raises MalformedRequest."""
+        """Takes content down, at once and for ever.
+
+        Raises:
+            MalformedRequest: `content` names nothing.
+            BadDataset: it is gone, but not from a data set that is damaged.
+        """
         removals = self._tools.removals
         with self._database.transaction():
             match request.WhichOneof("content"):
@@ -109,8 +117,11 @@ class Datasets:
                         field="content",
                     )
         gone = removals.apply()
+        if gone.failures:
+            raise gone.failures[0]
         if request.compact:
-            await self._compact()
+            async with self._compacting:
+                await self._compact()
         return pb.RemoveContentResponse(
             removed_images=gone.images, excluded_samples=gone.samples, datasets=gone.datasets
         )
@@ -133,13 +144,26 @@ class Datasets:
             self._set(name, states.STATE_RUNNING)
             request = self.get(name).request
             known = self._vocabulary(request)
-            frozen = await asyncio.to_thread(self._freeze, name, request, known)
+            frozen = await self._frozen(name, request, known)
+            self._tools.removals.apply()  # what was taken down while it was written
             self._set(name, states.STATE_SUCCEEDED, frozen=frozen)
             log.info("%s: frozen, %s", name, dict(frozen.samples))
         except EmojinetError as error:
             self._fail(name, error)
         except Exception as error:
             self._fail(name, internal(error))
+
+    async def _frozen(
+        self, name: str, request: pb.CreateDatasetRequest, known: Vocabulary
+    ) -> Frozen:
+        while True:
+            times = self._tools.removals.times
+            try:
+                return await asyncio.to_thread(self._freeze, name, request, known)
+            except errors.StorageFailed:
+                if times == self._tools.removals.times:
+                    raise
+            # A picture was taken down before it was read: so it is done anew, without.
 
     def _freeze(self, name: str, request: pb.CreateDatasetRequest, known: Vocabulary) -> Frozen:
         """In a thread of its own, with a connection of its own."""
@@ -187,9 +211,15 @@ class Datasets:
             "SELECT DISTINCT dataset FROM member WHERE excluded = 1"
         ):
             frozen = await asyncio.to_thread(dataset.compact, self._folder / name)
+            left = shards.excluded(self._folder / name)  # since it began
             with self._database.transaction():
                 self._set(name, states.STATE_SUCCEEDED, frozen=frozen)
-                self._database.run("DELETE FROM member WHERE dataset = ? AND excluded = 1", name)
+                self._database.run(
+                    "DELETE FROM member WHERE dataset = ? AND excluded = 1 "
+                    "AND key NOT IN (SELECT value FROM json_each(?))",
+                    name,
+                    json.dumps(sorted(left)),
+                )
 
     # -- what is known of them --------------------------------------------------------------------
 

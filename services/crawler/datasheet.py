@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from string import Template
 
 from services.crawler.manifest import Row
 from services.crawler.shards import SPLITS
@@ -59,66 +60,28 @@ def text(
     """The datasheet in Markdown."""
     learned = [(emoji, summary.labels[emoji]) for emoji in vocabulary.emoji]
     rare = [emoji for emoji, count in learned if count < RARE]
-    most = sorted(learned, key=lambda entry: -entry[1])[:SHOWN]
-    total = sum(summary.samples.values())
-    return f"""# Data set {name}
-
-Written by the program that froze the data set. Questions after Gebru et al., "Datasheets for
-Datasets" (2021).
-
-## Motivation
-
-Made to learn which emoji people put to which pictures. The labels are what people wrote, not what
-a picture shows: 😂 stands at what someone found funny.
-
-## Composition
-
-{total:,} pictures, each with the set of emoji it was posted with, from {summary.posts:,} posts by
-{len(summary.authors):,} known authors. {summary.several:,} have more than one emoji.
-
-{_table("split, samples", summary.samples.items())}
-{_table("source, posts", _common(summary.sources))}
-{_table("segment, posts", _common(summary.segments))}
-{_table("where the emoji stood, times", _common(summary.where))}
-The posts are from {_day(summary.first)} to {_day(summary.last)}. The vocabulary has
-{len(vocabulary)} emoji; {len(rare)} of them have fewer than {RARE} samples to learn from. Most
-frequent in the training split:
-
-{_table("emoji, samples", most)}
-Pictures are of what people chose to show in public, and may show people. Nothing was sought out
-by who posted it, and no attribute of a person is a label. Authors are keyed hashes; names,
-mentions, comments and the metadata of files are not kept.
-
-## Collection process
-
-Posts were read from the sources above, kept by the rules
-({", ".join(f"{rule} {limit}" for rule, limit in rules.items())}), and their pictures
-fetched as robots.txt and the sources' signals against machine learning allow. What became of all:
-
-{_table("stage, outcome, count", funnel)}
-## Preprocessing, cleaning, labelling
-
-Each picture was decoded once, turned upright, converted to sRGB and stored as JPEG with a shorter
-edge of at most 256 pixels. {summary.merged:,} further copies and near-duplicates were merged into
-the picture of their largest original, and their emoji united. A sample's labels are the emoji of
-its posts that are in the vocabulary.
-
-## Uses
-
-For models that suggest emoji, and for looking at what emoji mean in pictures. Splits share neither
-an author nor a near-duplicate. Not for recognising people, nor for judging them; the frequencies
-are those of a source and a time, and of the rules above.
-
-## Distribution
-
-The pictures belong to those who made them. Before passing the data set on, see what each source's
-terms and the law of the place allow.
-
-## Maintenance
-
-What its authors delete, or others ask to be taken down, is named in `excluded.txt`, which every
-reader honours at once; the next compaction removes its bytes. It never comes back.
-"""
+    facts = {
+        "total": sum(summary.samples.values()),
+        "posts": summary.posts,
+        "authors": len(summary.authors),
+        "several": summary.several,
+        "merged": summary.merged,
+        "vocabulary": len(vocabulary),
+        "rare": len(rare),
+        "least": RARE,
+        "name": name,
+        "first": _day(summary.first),
+        "last": _day(summary.last),
+        "rules": ", ".join(f"{rule} {limit}" for rule, limit in rules.items()),
+        "splits": _table("split, samples", summary.samples.items()),
+        "sources": _table("source, posts", _common(summary.sources)),
+        "segments": _table("segment, posts", _common(summary.segments)),
+        "places": _table("where the emoji stood, times", _common(summary.where)),
+        "emoji": _table("emoji, samples", sorted(learned, key=lambda of: -of[1])[:SHOWN]),
+        "funnel": _table("stage, outcome, count", funnel),
+    }
+    template = Template(Path(__file__).with_suffix(".md").read_text(encoding="utf-8"))
+    return template.substitute({key: _cell(value) for key, value in facts.items()})
 
 
 def plot(path: Path, counts: Sequence[int]) -> None:
@@ -144,12 +107,14 @@ def _common(counts: Counter[str]) -> list[tuple[str, int]]:
 def _table(titles: str, rows: Iterable[Sequence[object]]) -> str:
     columns = titles.split(", ")
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    lines += ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows]
+    lines += [
+        "| " + " | ".join(_cell(cell).replace("|", "\\|") for cell in row) + " |" for row in rows
+    ]
     return "\n".join(lines) + "\n"
 
 
 def _cell(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value).replace("|", "\\|") or "(none)"
+    return f"{value:,}" if isinstance(value, int) else str(value) or "(none)"
 
 
 def _day(microseconds: int | None) -> str:

@@ -10,12 +10,14 @@ import base64
 import hashlib
 import os
 import stat
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
+from weakref import WeakValueDictionary
 
 import aiohttp
 from yarl import URL
@@ -100,7 +102,9 @@ class Fetcher:
         self._budget = Budget(bytes_in_flight)
         self._total_seconds, self._answer_seconds = total_seconds, answer_seconds
         self._grace_seconds = grace_seconds
-        self._hosts: dict[str, Host] = {}
+        # The recent ones, and those that are in use.
+        self._hosts: WeakValueDictionary[str, Host] = WeakValueDictionary()
+        self._recent: deque[Host] = deque(maxlen=MAX_HOSTS)
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
 
     @property
@@ -152,18 +156,19 @@ class Fetcher:
         name = (url.raw_host or "").rstrip(".")
         host = self._hosts.get(name)
         if host is None:
-            if len(self._hosts) >= MAX_HOSTS:
-                self._hosts = {name: host for name, host in self._hosts.items() if host.busy}
             slots = asyncio.Semaphore(self._per_host)
             host = self._hosts[name] = Host(slots, Quota(clock=self._web.clock))
+            self._recent.append(host)
         return host
 
     async def _from_host(self, url: URL, host: "Host", held: "Held") -> bytes | URL:
         """The picture, or where its host sends us for it."""
         rules = await self._robots.rules(url)
-        if rules.allows is None:
-            why = f"{url.host} cannot say for now what it allows"
-            raise FetchFailed(Outcome.ROBOTS, why, retry_seconds=rules.until - self._now())
+        if failure := rules.failure:
+            if not failure.retryable:
+                raise FetchFailed(Outcome.BAD_URL, failure.why)
+            outcome = Outcome.ROBOTS if failure.status else Outcome.GONE_FOR_NOW
+            raise FetchFailed(outcome, failure.why, retry_seconds=rules.until - self._now())
         if not await self._robots.allowed(url):
             raise FetchFailed(Outcome.ROBOTS, f"{url.host} does not allow {shown(url)}")
         host.quota.pace_seconds = rules.pace_seconds
@@ -224,16 +229,12 @@ class Fetcher:
             raise TimeoutError
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class Host:
     """What bounds our requests to one host."""
 
     slots: asyncio.Semaphore
     quota: Quota
-
-    @property
-    def busy(self) -> bool:
-        return self.slots.locked() or self.quota.delay() > 0
 
 
 class Budget:

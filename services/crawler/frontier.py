@@ -266,8 +266,8 @@ class Frontier:
         )
 
     def again(self, crawl: str, host: str, now_seconds: float, limit: int) -> list[Queued]:
-        """Pictures whose time has come to be tried again."""
-        condition = "attempts > 0 AND due <= ? ORDER BY id LIMIT ?"
+        """Pictures whose time has come to be tried again, in the order in which it came."""
+        condition = "attempts > 0 AND due <= ? ORDER BY due LIMIT ?"
         return self._queued(condition, crawl, host, now_seconds, limit)
 
     def _queued(self, condition: str, crawl: str, host: str, *values: object) -> list[Queued]:
@@ -335,8 +335,9 @@ class Frontier:
         """Every stored picture of these crawls with all their posts that show it, by its digest."""
         marks = ", ".join("?" * len(crawls))
         query = (
-            "SELECT DISTINCT sha256 FROM image WHERE sha256 > ? AND state = 1 "
-            f"AND crawl IN ({marks}) ORDER BY sha256 LIMIT {FOUND_AT_ONCE}"
+            "SELECT DISTINCT sha256 FROM image INDEXED BY image_sha256 "  # or it sorts each time
+            f"WHERE sha256 > ? AND state = 1 AND crawl IN ({marks}) "
+            f"ORDER BY sha256 LIMIT {FOUND_AT_ONCE}"
         )
         sha256 = b""
         while digests := self._database.rows(query, sha256, *crawls):

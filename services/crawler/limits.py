@@ -71,7 +71,7 @@ class Quota:
         self._limit: int | None = None
         # The book with a reset: what is left, until some time between these two.
         self._left: int | None = None
-        self._reset = (-math.inf, -math.inf)  # the first is infinite while the second is a guess
+        self._reset = (-math.inf, -math.inf)  # the first is infinite where the second is a guess
         self._longest = 0.0  # a reset was never further away
         # The book without: (end of the slot in which calls were answered, how many).
         self._log: deque[tuple[float, int]] = deque()
@@ -97,7 +97,7 @@ class Quota:
             # No answer: the server may have counted the call, or may be gone.
             now = self._clock.monotonic()
             self._count(now)
-            self._silent += 1
+            self._silent += kind is not asyncio.CancelledError
             if self._silent >= SILENT_CALLS:
                 self._block(now, min(DEFAULT_SECONDS, 2.0 ** (self._silent - SILENT_CALLS)))
             self._changed.set()
@@ -148,7 +148,7 @@ class Quota:
             log = [(now + min(end - wall, 0.0), int(count)) for end, count in told["log"]]
             blocked = now + min(told["blocked"] - wall, MAX_SECONDS)
             reset = now + min(told["reset"] - wall, longest + ROUNDING_SECONDS)
-            limit = told["limit"] and int(told["limit"])
+            limit = max(0, int(told["limit"] or 0)) or None
             left = None if told["left"] is None else int(told["left"])
         except (ValueError, KeyError, TypeError, OverflowError):
             return  # what cannot be read is learned anew
@@ -157,18 +157,19 @@ class Quota:
 
     def _wait(self, now: float) -> float:
         """Infinite where the next turn depends on an answer that is under way."""
-        if self._turns and not self._answered:
-            return math.inf
         wait = self._blocked - now
         if self._left is not None:
             wait = max(wait, self._wait_for_reset(now))
         elif self._limit is not None:
             wait = max(wait, self._wait_for_log(now, self._limit))
+        if self._turns and not self._answered:
+            return math.inf
         return max(0.0, wait)
 
     def _wait_for_reset(self, now: float) -> float:
-        if now >= self._reset[1]:  # a new window, of which we only guess how long it is
-            self._left = self._limit or 1
+        if now >= self._reset[1]:
+            # A new window, or one that slides and has room for one call: the next answer will tell.
+            self._answered, self._left = False, self._limit or 1
             self._reset = (-math.inf, now + self._longest + ROUNDING_SECONDS)
         left = self._left or 0
         return 0.0 if left > len(self._turns) else self._reset[1] - now
@@ -199,13 +200,11 @@ class Quota:
     def _enter_left(self, left: int, earliest: float, latest: float) -> None:
         self._longest = max(self._longest, latest - self._clock.monotonic())
         earliest, latest = earliest - 2 * ROUNDING_SECONDS, latest + ROUNDING_SECONDS
-        if self._left is None or earliest > self._reset[1]:  # the first, or a later window
-            self._left, self._reset = left, (earliest, latest)
+        if self._left is None or self._reset[0] == -math.inf or earliest > self._reset[1]:
+            self._left, self._reset = left, (earliest, latest)  # the first, or a later window
         elif latest >= self._reset[0]:  # the same; answers of earlier ones say nothing any more
             self._left = min(self._left, left)
-            if self._reset[0] > -math.inf:
-                latest = min(self._reset[1], latest)
-            self._reset = (max(self._reset[0], earliest), latest)
+            self._reset = (max(self._reset[0], earliest), min(self._reset[1], latest))
 
     def _enter_call(self, left: int, sent: float, now: float) -> None:
         self._count(now)

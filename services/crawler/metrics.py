@@ -1,11 +1,22 @@
 """What the crawler tells Prometheus; the README lists all."""
 
+import json
+import time
+
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from services.crawler.fetch import Outcome
+from services.crawler.frontier import DUPLICATE, STORED, Quotas
 from services.crawler.keep import Verdict
+from services.crawler.limits import WINDOW_SECONDS
+from services.crawler.sources import NAMES
+from services.shared.errors import ImageError, Internal, reason_name
 from services.shared.queue import QueueMetrics
 
-SOURCES = ("import", "instagram-v1", "bluesky")
+UNDECODED = {  # the outcomes of pictures that could be had, and not decoded
+    kind: reason_name(kind).removeprefix("ERROR_REASON_").lower()
+    for kind in (*ImageError.__subclasses__(), Internal)
+}
 
 
 class Metrics:
@@ -27,18 +38,36 @@ class Metrics:
         )
         self.quota = Gauge(
             "emojinet_source_quota_remaining",
-            "Calls that a source still allows now, as far as it says.",
+            "Calls that a source still allows now; there as soon as it says.",
             ["source"],
             registry=registry,
         )
-        self.frontier = Gauge(
+        depth = Gauge(
             "emojinet_frontier_depth",
-            "Pictures known to the frontier.",
+            "Pictures still to be fetched, those in hand included; and those in hand.",
             ["state"],
             registry=registry,
         )
-        for source in SOURCES:
+        self.queued, self.in_hand = depth.labels("queued"), depth.labels("in_hand")
+        for source in NAMES.values():
             for verdict in Verdict:
                 self.posts.labels(source, verdict)
-        for state in ("queued", "in_hand"):
-            self.frontier.labels(state)
+        for outcome in (STORED, DUPLICATE, Verdict.REMOVED, *Outcome, *UNDECODED.values()):
+            self.images.labels(outcome)
+
+    def show(self, quotas: Quotas) -> None:
+        """Tells of the quotas as they were kept last."""
+        for name, state in quotas.items():
+            source = name.partition(":")[0]
+            if source in NAMES.values() and (left := _left(state)) is not None:
+                self.quota.labels(source).set(left)
+
+
+def _left(state: str) -> int | None:
+    """Calls that a kept quota leaves; None if its server never said."""
+    told = json.loads(state)
+    if told["left"] is not None or told["limit"] is None:
+        left: int | None = told["left"]
+        return left
+    held = (count for end, count in told["log"] if end > time.time() - WINDOW_SECONDS)
+    return max(0, int(told["limit"]) - sum(held))

@@ -30,10 +30,9 @@ from services.shared.errors import BadSource
 
 EPOCH_US = 1_767_225_600_000_000  # 2026, when every recording begins
 SERVICES = ("bsky.network", "bsky.app", "plc.directory", "instagram.com", "127.0.0.1")
-HEADERS = ("content-type", "retry-after")  # and those of rate limits
 MAX_LINES = 5000
-WORDS = frozenset(
-    """commit account identity sync create update delete takendown suspended deleted deactivated
+_WORDS = """
+    commit account identity sync create update delete takendown suspended deleted deactivated
     desynchronized throttled message error blob porn sexual nudity graphic-media !hide !warn bot
     !no-unauthenticated image video carousel image/jpeg image/png image/webp image/gif video/mp4
     ConsumerTooSlow OutdatedCursor FutureCursor CursorTooOld InvalidRequest UnknownZstdDictionary
@@ -49,10 +48,10 @@ WORDS = frozenset(
     network.bsky.jetstream.subscribeEvents#account network.bsky.jetstream.subscribeEvents#identity
     network.bsky.jetstream.subscribeEvents#sync network.bsky.jetstream.subscribeEvents#info
     com.atproto.sync.getBlob #atproto_pds AtprotoPersonalDataServer self true false
-    subscribe xrpc img feed_fullsize plain jpeg v1 tags media recent search""".split()
-)
-FIELDS = frozenset(
-    """$type $link did time_us time witnessedAt cursor seq kind commit account identity payload
+    subscribe xrpc img feed_fullsize plain jpeg v1 tags media recent search
+"""
+_FIELDS = """
+    $type $link did time_us time witnessedAt cursor seq kind commit account identity payload
     message error rev operation collection rkey cid record active status handle text createdAt langs
     facets index byteStart byteEnd features tag uri tags labels values val embed images items media
     image external video alt aspectRatio height width ref mimeType size reply parent root
@@ -64,12 +63,15 @@ FIELDS = frozenset(
     profile_picture comments likes count location latitude longitude filter link low_resolution
     thumbnail standard_resolution low_bandwidth url users_in_photo user_has_liked attribution
     carousel_media videos dids kinds collections wantedCollections wantedDids
-    maxMessageSizeBytes""".split()
-)
+    maxMessageSizeBytes
+"""
+WORDS, FIELDS = frozenset(_WORDS.split()), frozenset(_FIELDS.split())
+FREE = frozenset(("text", "alt", "tag", "tags", "handle", "username", "full_name"))  # people's own
 
 _B32 = "abcdefghijklmnopqrstuvwxyz234567"
 _DID = re.compile(r"did:(plc|web):[A-Za-z0-9._:%-]+")
 _CID = re.compile(r"(baf[a-z2-7]{4})[a-z2-7]{52}(@jpeg)?")
+_HEADER = re.compile(r"content-type|retry-after|x?-?rate-?limit-?[a-z-]*", re.IGNORECASE)
 _KEY = re.compile(r"[a-z2-7]{13}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 _PICTOGRAM = regex.compile(
@@ -126,7 +128,7 @@ class Redactor:
         return f"{parts.scheme}://{place}{path}" + (f"?{urlencode(query)}" if query else "")
 
     def _string(self, text: str, field: str = "") -> str:
-        if text in WORDS or not text:
+        if not text or (text in WORDS and field not in FREE):
             return text
         if did := _DID.fullmatch(text):
             name = self._name(text, 24)
@@ -226,8 +228,8 @@ class _Socket:
         self._socket, self._url, self._show = socket, url, show
         self.close = socket.close
 
-    async def receive(self, timeout: float | None = None) -> aiohttp.WSMessage:
-        message: aiohttp.WSMessage = await self._socket.receive(timeout)
+    async def receive(self, timeout: float | None = None) -> Any:
+        message = await self._socket.receive(timeout)
         if message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
             body = message.data.encode() if isinstance(message.data, str) else message.data
             self._show(Seen(self._url, 0, {}, body))
@@ -250,8 +252,7 @@ class Recorder:
             body = len(seen.body)
         line: dict[str, Any] = {"body": body}
         if seen.status:
-            headers = {k.lower(): self._redactor.text(v) for k, v in seen.headers.items()}
-            headers = {k: v for k, v in headers.items() if k in HEADERS}
+            headers = {k.lower(): v for k, v in seen.headers.items() if _HEADER.fullmatch(k)}
             line |= {"url": self._redactor.url(seen.url), "status": seen.status, "headers": headers}
         self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
@@ -280,7 +281,8 @@ class Replayed(Web):
     async def get(self, url: str | URL, **_: Any) -> Reply:
         replies = self._replies[_place(str(url))]
         if not replies:
-            raise WebFailed(404, f"the recording has no {url}", retryable=False)
+            self.ended = True
+            raise WebFailed(404, "the recording has no more", retryable=False)
         return replies.pop(0) if len(replies) > 1 else replies[0]
 
     async def connect(self, url: str | URL, **_: Any) -> "aiohttp.ClientWebSocketResponse[bool]":

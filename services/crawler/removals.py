@@ -5,6 +5,7 @@ digest of their bytes, and their perceptual hash, so that a copy that somebody e
 a file of the user's own brings in again, is known for what it is.
 """
 
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,9 @@ from services.crawler.database import Database
 from services.crawler.duplicates import LEAST_QUALITY, Hashes
 from services.crawler.keep import Verdict
 from services.crawler.store import Store
+from services.shared.errors import BadDataset
+
+log = logging.getLogger(__name__)
 
 
 class Removed(NamedTuple):
@@ -24,6 +28,8 @@ class Removed(NamedTuple):
     images: int = 0
     samples: int = 0
     datasets: Sequence[str] = ()
+    failures: Sequence[BadDataset] = ()
+    """Of data sets that are damaged; they are looked at again the next time."""
 
 
 class Removals:
@@ -32,6 +38,8 @@ class Removals:
     def __init__(self, database: Database, store: Store, datasets: Path) -> None:
         self._database, self._store, self._datasets = database, store, datasets
         self._looks = self._known_looks()
+        self.times = 0
+        """How often pictures have gone."""
 
     # -- what is known to be removed --------------------------------------------------------------
 
@@ -124,7 +132,12 @@ class Removals:
                     "AND NOT EXISTS (SELECT 1 FROM shown WHERE image = ?1)",
                     image,
                 )
+        if not forever:  # others may show the same, and their posts stay
+            digests = {sha256 for sha256 in digests if not self._is_shown(sha256)}
         self._take_away(sorted(digests), forever=forever)
+
+    def _is_shown(self, sha256: bytes) -> bool:
+        return bool(self._database.row("SELECT 1 FROM image WHERE sha256 = ?", sha256))
 
     def _take_away(self, digests: Sequence[bytes], *, forever: bool) -> None:
         """Deletes pictures, with those that look like them where they shall never come back."""
@@ -166,19 +179,29 @@ class Removals:
         Also at the start of a service: the process may have died in between.
         """
         self._looks = self._known_looks()
+        self.times += 1
         excluded: dict[str, set[str]] = {}
         for name, key in self._database.rows("SELECT dataset, key FROM member WHERE excluded = 1"):
             excluded.setdefault(name, set()).add(key)
-        touched = {
-            name: new
-            for name, keys in sorted(excluded.items())
-            if (new := dataset.exclude(self._datasets / name, keys))
-        }
-        trash = self._database.rows("SELECT sha256 FROM trash")
-        for (sha256,) in trash:
-            self._store.remove(sha256)
+        touched, failures = dict[str, int](), []
+        for name, keys in sorted(excluded.items()):
+            try:
+                touched[name] = dataset.exclude(self._datasets / name, keys)
+            except BadDataset as failure:  # which must not keep the rest from going
+                log.error("%s: cannot be rid of what was taken down: %s", name, failure)
+                failures.append(failure)
+        names = [name for name, new in touched.items() if new]
+        return Removed(self._empty_trash(), sum(touched.values()), names, failures)
+
+    def _empty_trash(self) -> int:
+        """Deletes the files of pictures that are gone, and have not come back meanwhile."""
+        deleted = 0
+        for (sha256,) in self._database.rows("SELECT sha256 FROM trash"):
+            if not self._database.row("SELECT 1 FROM sample WHERE sha256 = ?", sha256):
+                deleted += self._store.path(sha256).exists()
+                self._store.remove(sha256)
             self._database.run("DELETE FROM trash WHERE sha256 = ?", sha256)
-        return Removed(len(trash), sum(touched.values()), sorted(touched))
+        return deleted
 
 
 def _hashes(rows: Sequence[tuple[bytes, ...]]) -> Hashes:

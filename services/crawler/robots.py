@@ -1,6 +1,7 @@
 """What the owners of a host allow: its robots.txt (RFC 9309), and the headers of its answers."""
 
 import asyncio
+import re
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
@@ -8,11 +9,12 @@ from multidict import CIMultiDictProxy
 from protego import Protego
 from yarl import URL
 
-from services.crawler.web import NAME, Web, WebFailed, failures_named, read
+from services.crawler.web import NAME, REDIRECTS, Web, WebFailed, failures_named, read, shown
 
 MAX_BYTES = 500 << 10  # as the RFC has it; what comes after is not read
 KEEP_SECONDS = 86400.0
-ASK_AGAIN_SECONDS = 300.0  # where a host could not say what it allows
+ASK_AGAIN_SECONDS = 300.0  # where a host could not say what it allows,
+CALL_AGAIN_SECONDS = 30.0  # and where it was not there
 ANSWER_SECONDS = 8.0
 MAX_PACE_SECONDS = 10.0  # of the delays that hosts ask for
 MAX_HOSTS = 10_000
@@ -20,6 +22,7 @@ MAX_HOSTS = 10_000
 REFUSALS = frozenset(("noai", "noimageai", "noindex", "noimageindex", "noml", "none"))
 # These directives have a colon, too, and are no crawler's name.
 VALUED = ("unavailable_after", "max-snippet", "max-image-preview", "max-video-preview")
+_AGENT = re.compile(r"\*|[a-z][\w-]*")
 
 
 @dataclass(slots=True)
@@ -29,6 +32,8 @@ class Rules:
     until: float = float("-inf")
     allows: Protego | None = None
     """None if it could not say: then nothing, for now."""
+    failure: WebFailed | None = None
+    """Why it could not."""
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -61,28 +66,35 @@ class Robots:
         if self._web.clock.monotonic() >= rules.until:
             async with rules.asking:
                 if self._web.clock.monotonic() >= rules.until:
-                    rules.allows = await self._ask(url.origin() / "robots.txt")
-                    keep = KEEP_SECONDS if rules.allows else ASK_AGAIN_SECONDS
-                    rules.until = self._web.clock.monotonic() + keep
+                    await self._ask(url.origin() / "robots.txt", rules)
         return rules
 
-    async def _ask(self, url: URL) -> Protego | None:
-        headers = {"Accept-Encoding": "gzip"}
+    async def _ask(self, url: URL, rules: Rules) -> None:
+        rules.failure = rules.allows = None
         try:
-            async with (
-                failures_named(url),
-                asyncio.timeout(self._answer_seconds),
-                self._web.opened(url, headers) as response,
-            ):
-                if response.status >= 500:
-                    return None
-                if response.status != 200:
-                    return Protego.parse("")
-                content, _ = await read(response, MAX_BYTES)
-                return Protego.parse(content.decode("utf-8-sig", "replace"))
+            rules.allows = Protego.parse(await self._text(url))
         except WebFailed as failure:
-            # Too many redirects are no answer at all, which allows everything; an outage is not.
-            return Protego.parse("") if failure.status else None
+            if failure.status in REDIRECTS:  # too many of them: as good as no file, says the RFC
+                rules.allows = Protego.parse("")
+            else:
+                rules.failure = failure
+        keep = KEEP_SECONDS
+        if rules.failure:
+            keep = ASK_AGAIN_SECONDS if rules.failure.status else CALL_AGAIN_SECONDS
+        rules.until = self._web.clock.monotonic() + keep
+
+    async def _text(self, url: URL) -> str:
+        """The file; empty, which allows everything, if there is none."""
+        async with (
+            failures_named(url),
+            asyncio.timeout(self._answer_seconds),
+            self._web.opened(url, {"Accept-Encoding": "gzip"}) as response,
+        ):
+            if response.status >= 500:
+                why = f"{shown(url)} answered {response.status}"
+                raise WebFailed(response.status, why, retryable=True)
+            content, _ = await read(response, MAX_BYTES) if response.status == 200 else (b"", True)
+            return content.decode("utf-8-sig", "replace")
 
 
 def opted_out(headers: "CIMultiDictProxy[str]") -> str | None:
@@ -96,9 +108,12 @@ def opted_out(headers: "CIMultiDictProxy[str]") -> str | None:
     for value in headers.getall("X-Robots-Tag", ()):
         ours = True
         for part in value.lower().split(","):
-            agent, colon, directive = part.rpartition(":")
-            if colon and agent.strip() not in VALUED:
-                ours = agent.strip() in ("*", NAME.lower())
-            if ours and directive.strip() in REFUSALS:
-                return directive.strip()
+            name, colon, rest = (text.strip() for text in part.partition(":"))
+            if colon and (name in VALUED or not _AGENT.fullmatch(name)):
+                continue  # a directive with a value, or the rest of a date
+            if colon:
+                ours = name in ("*", NAME.lower())
+            directive = rest if colon else name
+            if ours and directive in REFUSALS:
+                return directive
     return "tdm-reservation" if headers.get("TDM-Reservation", "").strip() == "1" else None

@@ -44,7 +44,7 @@ class CrawlerService(rpc.CrawlerServiceServicer):
     async def StartCrawl(
         self, request: pb.StartCrawlRequest, context: Context
     ) -> pb.StartCrawlResponse:
-        return pb.StartCrawlResponse(crawl=self._crawls.start(request))
+        return pb.StartCrawlResponse(crawl=await self._crawls.start(request))
 
     async def GetCrawl(self, request: pb.GetCrawlRequest, context: Context) -> pb.GetCrawlResponse:
         return pb.GetCrawlResponse(crawl=self._crawls.get(request.name))

@@ -180,22 +180,23 @@ class Output(io.BufferedWriter):
 
     def __init__(self, path: Path) -> None:
         self.digest = hashlib.sha256()
-        super().__init__(io.FileIO(path, "wb"), 1 << 20)
+        self._path = path
+        with writable(path):
+            super().__init__(io.FileIO(path, "wb"), 1 << 20)
 
     def write(self, content: Any) -> int:
         self.digest.update(content)
-        return super().write(content)
-
-    def seekable(self) -> bool:
-        return False
+        with writable(self._path):
+            return super().write(content)
 
     def close(self) -> None:
         if not self.closed:
             try:
-                self.flush()
-                os.fsync(self.fileno())
+                with writable(self._path):
+                    self.flush()
+                    os.fsync(self.fileno())
             finally:
-                super().close()
+                self.raw.close()
 
 
 class ShardWriter:

@@ -194,7 +194,6 @@ class Web:
                 if target is None:
                     yield response
                     return
-                response.close()
             if target.host != here.host or target.port != here.port:
                 headers = {k: v for k, v in headers.items() if k.lower() not in SECRET_HEADERS}
             here = target

@@ -19,6 +19,7 @@ EmojinetError
 ├── where crawls take from and put to
 │   ├── BadSource           FAILED_PRECONDITION  not what it should be
 │   ├── SourceRefused       PERMISSION_DENIED    a token that is missing, wrong or expired
+│   ├── SourceUnavailable   UNAVAILABLE          does not answer now
 │   ├── StorageFailed       RESOURCE_EXHAUSTED   a full or failing disk
 │   └── BadDataset          FAILED_PRECONDITION  missing, incomplete or altered
 ├── this server, now
@@ -131,6 +132,13 @@ class SourceRefused(EmojinetError):
 
     code = grpc.StatusCode.PERMISSION_DENIED
     reason = reasons.ERROR_REASON_SOURCE_REFUSED
+
+
+class SourceUnavailable(EmojinetError):
+    """A source of posts does not answer now."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = reasons.ERROR_REASON_SOURCE_UNAVAILABLE
 
 
 class StorageFailed(EmojinetError):

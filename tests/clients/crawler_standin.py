@@ -24,7 +24,7 @@ VOCABULARY = (("😂", 1_000_000), ("🍕", 4_000), ("📭", 90))
 IMPORT = pb.StartCrawlRequest(
     mode=pb.CRAWL_MODE_COLLECT,
     rules=pb.KeepRules(max_hashtags=5),
-    **{"import": pb.ImportSource(path="/posts.csv", columns={"text": "caption"})},  # type: ignore[arg-type]
+    imported=pb.ImportSource(path="/posts.csv", columns={"text": "caption"}),
 )
 
 
@@ -70,14 +70,14 @@ class CrawlerStandin(rpc.CrawlerServiceServicer):
 
     def __init__(
         self,
-        *works: pb.Crawl | pb.Dataset,
+        *works: Any,
         between: Callable[[Context], Any] = lambda context: None,
         port: int = 0,
     ) -> None:
         self.requests: list[Message] = []
         self._works, self._between, self._port = works, between, port
 
-    def _of(self, kind: type, name: str, context: Context) -> list[Any]:
+    def _of(self, kind: Any, name: str, context: Context) -> list[Any]:
         found = [work for work in self._works if isinstance(work, kind) and work.name == name]
         if not found:
             fail(context, errors.UnknownCrawl(f"There is no {name}.", name=name))

@@ -119,19 +119,20 @@ def test_a_name_that_is_taken_is_refused(frozen: Path, found: list[Find]) -> Non
 def test_near_duplicates_become_the_largest_with_the_emoji_of_all(
     tmp_path: Path, found: list[Find]
 ) -> None:
-    bits = np.unpackbits(np.frombuffer(found[0].pdq, np.uint8))
+    small, large = sorted(found[:2], key=lambda find: find.sha256)  # else the first is shown
+    bits = np.unpackbits(np.frombuffer(small.pdq, np.uint8))
     bits[: duplicates.DISTANCE] ^= 1
     posted = post(7, np.random.default_rng(3))._replace(mentions=[Mention("🚗", Where.HASHTAG)])
-    twin = found[1]._replace(pdq=np.packbits(bits).tobytes(), width=9000, posts=[posted])
-    freeze(tmp_path / "set", [found[0], twin, found[2]])
+    twin = large._replace(pdq=np.packbits(bits).tobytes(), width=9000, posts=[posted])
+    freeze(tmp_path / "set", [small, twin, found[2]])
 
-    rows = [rows for key, rows in manifest.samples(tmp_path / "set") if key == twin.sha256.hex()][0]
-    own = {mention.emoji for mention in found[0].posts[0].mentions}
-    assert {row["sha256"] for row in rows} == {found[0].sha256.hex(), twin.sha256.hex()}
+    rows = dict(manifest.samples(tmp_path / "set"))[twin.sha256.hex()]
+    own = {mention.emoji for mention in small.posts[0].mentions}
+    assert {row["sha256"] for row in rows} == {small.sha256.hex(), twin.sha256.hex()}
     assert set(rows[0]["labels"]) == own | {"🚗"}
     assert rows[0]["pictures"] == 2
     assert len(keys(tmp_path / "set")) == 2
-    assert dict(manifest.members(tmp_path / "set"))[found[0].sha256] == twin.sha256.hex()
+    assert dict(manifest.members(tmp_path / "set"))[small.sha256] == twin.sha256.hex()
 
 
 def test_the_same_bytes_twice_are_one_sample_however_flat(
@@ -186,6 +187,7 @@ def test_pandas_people_get_one_row_for_each_post(frozen: Path, found: list[Find]
     )
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it closes nothing
 def test_the_stock_reader_of_webdataset_reads_the_shards(frozen: Path) -> None:
     (shard,) = sorted(frozen.glob("shards/train-*.tar"))
     read = list(webdataset.WebDataset(str(shard), shardshuffle=False).decode("rgb8"))
@@ -225,7 +227,7 @@ def test_memory_does_not_grow_with_the_pictures(tmp_path: Path) -> None:
 
     peak(10)
 
-    assert peak(600) - peak(300) < 300 * 8_000  # a picture alone has 13,000
+    assert peak(300) - peak(150) < 150 * 8_000  # a picture alone has 13,000
 
 
 # -- taking down ----------------------------------------------------------------------------------
@@ -322,7 +324,7 @@ def damaged(content: bytes, draw: random.Random) -> bytes:
 def test_no_flipped_bit_and_no_truncation_goes_unseen(own: Path) -> None:
     draw = random.Random(1)
     names = [name for name in contents(own) if name != "skew.png"]
-    for number in range(1000):
+    for number in range(2000):
         path = own / names[number % len(names)]
         content = path.read_bytes()
         path.write_bytes(damaged(content, draw))
@@ -386,6 +388,15 @@ def test_a_data_set_that_breaks_its_promises_is_refused(
         dataset.verify(own)
 
 
+def test_sizes_that_are_not_those_of_the_splits_are_refused(own: Path) -> None:
+    said = shards.facts(own)
+    said["samples"]["train"] += 1
+    (own / shards.DATASET).write_bytes(shards.sealed(said))
+
+    with pytest.raises(BadDataset, match="other sizes"):
+        dataset.verify(own)
+
+
 # -- a full or failing disk -----------------------------------------------------------------------
 
 
@@ -397,25 +408,25 @@ class Disk:
         disk = self
 
         class File(io.FileIO):
-            def write(self, content: Any) -> int | None:
-                disk.call(self.name)
-                return super().write(content)
+            def write(self, content: Any, /) -> int:
+                disk.call()
+                return super().write(content) or 0
 
-        patch.setattr(shards.io, "FileIO", File)
+        patch.setattr(io, "FileIO", File)
         for name in ("fsync", "rename", "replace", "mkdir"):
             patch.setattr(os, name, self._wrapped(getattr(os, name)))
 
     def _wrapped(self, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> Any:
-            self.call(arguments[0])
+            self.call()
             return real(*arguments, **named)
 
         return call
 
-    def call(self, path: object) -> None:
+    def call(self) -> None:
         self.calls += 1
         if self.calls == self._fail_at:
-            raise OSError(self._number, os.strerror(self._number), str(path))
+            raise OSError(self._number, os.strerror(self._number))
 
 
 @pytest.mark.parametrize("number", [28, 5])
@@ -436,36 +447,52 @@ def test_wherever_the_disk_fails_the_old_state_stays(
         dataset.exclude(own, gone)
     before = contents(own.parent)
     for fail_at in range(1, 200):
-        with pytest.MonkeyPatch.context() as patch:
-            disk = Disk(patch, fail_at, number)
-            try:
-                work()
-            except StorageFailed as failure:
-                assert str(own.parent) in str(failure)
-            else:
-                assert disk.calls < fail_at
-                assert contents(own.parent) != before
-                break
-        # A failure after the last rename may leave the new state, never a half of it.
-        assert contents(own.parent) == before or disk.calls > fail_at - 1 and whole(own.parent)
-        if contents(own.parent) != before:
+        failed, calls = fails_at(fail_at, number, work)
+        assert sorted({name.split("/")[0] for name in contents(own.parent)} - {"second"}) == [
+            "first"
+        ]
+        if contents(own.parent) != before:  # at the earliest when the very last call fails
+            assert calls in (fail_at - 1, fail_at)
+            whole(own.parent)
             break
-        assert sorted(os.listdir(own.parent)) == ["first"]
-    assert fail_at > 4
+        assert str(own.parent) in failed
+    assert fail_at > 3
+    assert step != "write" or not failed
 
 
-def whole(datasets: Path) -> bool:
+def fails_at(count: int, number: int, work: Callable[[], object]) -> tuple[str, int]:
+    """What work says when the disk fails at that call, and how many calls there were."""
+    with pytest.MonkeyPatch.context() as patch:
+        disk = Disk(patch, count, number)
+        try:
+            work()
+        except StorageFailed as failure:
+            return str(failure), disk.calls
+        return "", disk.calls
+
+
+def whole(datasets: Path) -> None:
     for folder in datasets.iterdir():
         dataset.verify(folder)
-    return True
 
 
 def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path, found: list[Find]) -> None:
-    lost = found[0]._replace(jpeg=tmp_path / "lost.jpg")
-    with pytest.raises(StorageFailed, match=r"lost\.jpg"):
-        freeze(tmp_path / "datasets" / "set", [lost, *found[1:]])
+    (tmp_path / "torn.jpg").mkdir()
+    torn = found[0]._replace(jpeg=tmp_path / "torn.jpg")
+    with pytest.raises(StorageFailed, match=r"torn\.jpg"):
+        freeze(tmp_path / "datasets" / "set", [torn, *found[1:]])
 
     assert os.listdir(tmp_path / "datasets") == []
+
+
+def test_a_picture_taken_down_meanwhile_is_left_out(tmp_path: Path, found: list[Find]) -> None:
+    gone = found[0]._replace(jpeg=tmp_path / "gone.jpg")
+    freeze(tmp_path / "set", [gone, *found[1:10]])
+
+    dataset.verify(tmp_path / "set")
+    assert len(keys(tmp_path / "set")) == 9
+    funnel = json.loads((tmp_path / "set" / "funnel.json").read_text())
+    assert {"stage": "dataset", "outcome": "taken_down", "count": 1} in funnel
 
 
 def test_keys_are_digests_of_originals(frozen: Path, found: list[Find]) -> None:

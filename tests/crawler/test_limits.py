@@ -140,6 +140,14 @@ class FixedWindow:
         return (200 if welcome else 429), {**said, **form}
 
 
+class SlidingWindowWithReset(SlidingWindow):
+    """Tells when the oldest call will be forgotten, which makes room for one."""
+
+    def call(self, now: float) -> tuple[int, Mapping[str, str]]:
+        status, headers = super().call(now)
+        return status, {**headers, **_in_seconds(now, self._calls[0] + self.window)}
+
+
 async def crawl(
     server: Server,
     quota: Quota,
@@ -239,6 +247,26 @@ def test_a_limit_with_a_reset_is_never_exceeded_and_nearly_used_up(
     simulate(scene())
     assert server.refused == 0
     assert len(server.accepted) >= 0.97 * 10 * min(limit, in_flight * (window - 10) / 3)
+
+
+@simulations
+@given(
+    limit=st.integers(1, 200),
+    in_flight=st.integers(1, 20),
+    window=st.sampled_from([60.0, 300.0, HOUR]),
+)
+def test_a_window_that_slides_may_tell_its_reset_too(
+    limit: int, in_flight: int, window: float
+) -> None:
+    server = SlidingWindowWithReset(limit, window=window)
+
+    async def scene() -> None:
+        quota = Quota(clock=LoopClock())
+        await crawl(server, quota, in_flight=in_flight, latencies=cycle(), seconds=10 * window)
+
+    simulate(scene())
+    assert server.refused == 0
+    assert len(server.accepted) >= 0.85 * 10 * min(limit, in_flight * window / 0.25)
 
 
 @simulations
@@ -455,6 +483,18 @@ def test_a_server_that_does_not_answer_is_left_alone_for_a_while() -> None:
     assert simulate(scene()) == [0, 0, 0, 1, 2, 4, 8, 16]
 
 
+def test_who_stops_waiting_for_an_answer_does_not_make_a_server_silent() -> None:
+    async def scene() -> None:
+        quota = Quota(clock=LoopClock())
+        for _ in range(9):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(1), quota:
+                    await asyncio.sleep(9)
+        assert quota.delay() == 0
+
+    simulate(scene())
+
+
 def test_a_pace_is_kept_between_calls() -> None:
     async def scene() -> float:
         quota, loop = Quota(clock=LoopClock()), asyncio.get_running_loop()
@@ -527,7 +567,13 @@ def test_no_headers_whatever_stop_it_for_more_than_a_day(
     simulate(scene())
 
 
-@given(state=st.text() | st.sampled_from(["{}", "[]", "null", '{"log":[[1e999,1]]}', '{"log":3}']))
+WRONG = '{"limit":-5,"left":null,"longest":0,"blocked":0,"reset":0,"log":[]}'
+
+
+@given(
+    state=st.text()
+    | st.sampled_from(["{}", "[]", "null", '{"log":[[1e999,1]]}', '{"log":3}', WRONG])
+)
 def test_a_state_that_cannot_be_read_is_no_state(state: str) -> None:
     async def scene() -> None:
         async with asyncio.timeout(1), Quota(clock=LoopClock(), state=state):

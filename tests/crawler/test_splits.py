@@ -122,6 +122,12 @@ def test_a_group_larger_than_a_split_is_learned_from() -> None:
     assert {one[crowd[0].key] for one in found} == {"train"}
 
 
+def test_no_group_larger_than_a_split_moves_there_for_its_emoji() -> None:
+    crowds = [sample(n, n % 3) for n in range(90)]
+
+    assert set(drawn(crowds).values()) == {"train"}
+
+
 def test_another_seed_draws_anew() -> None:
     samples = [sample(n, n) for n in range(200)]
 

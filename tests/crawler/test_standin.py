@@ -23,6 +23,7 @@ from tests.standin.clock import Clock
 from tests.standin.misbehaviours import TABLE, Ends
 from tests.standin.pictures import Pictures
 from tests.standin.standin import Standin
+from tests.standin.truth import wanted
 from tests.standin.world import Post, World
 
 SMALL = World(seed=1, posts=600, emoji=30, edge_px=64)
@@ -46,17 +47,30 @@ async def pages(client: aiohttp.ClientSession, url: str) -> list[dict[str, Any]]
     return found
 
 
-async def received(socket: aiohttp.ClientWebSocketResponse, quiet: float = 0.3) -> list[Any]:
-    """All events until the stream falls silent or ends."""
+END = {"did": "did:plc:end", "kind": "account", "account": {"did": "did:plc:end", "active": True}}
+END_COMMIT = {
+    "did": "did:plc:end",
+    "kind": "commit",
+    "commit": {"operation": "delete", "collection": events.POST, "rkey": "end"},
+}
+
+
+async def received(
+    standin: Standin, socket: aiohttp.ClientWebSocketResponse, end: events.Event = END
+) -> list[Any]:
+    """All events up to one that marks the end, or until the connection breaks."""
+    last = await standin.emit(end)
     found: list[Any] = []
     while True:
-        try:
-            message = await asyncio.wait_for(socket.receive(), quiet)
-        except TimeoutError:
-            return found
+        message = await asyncio.wait_for(socket.receive(), 20)
         if message.type is not aiohttp.WSMsgType.TEXT:
             return found
-        found.append(json.loads(message.data))
+        event = json.loads(message.data)
+        body = event.get("payload", event)
+        if body.get("cursor", body.get("seq")) == last:
+            return found
+        if body.get("did") != "did:plc:end":
+            found.append(event)
 
 
 # --- the world ---
@@ -291,7 +305,7 @@ async def test_the_stream_tells_all_that_happened(client: aiohttp.ClientSession)
     world = World(seed=4, posts=600, emoji=30, edge_px=64, fates=0.4)
     async with Standin(world) as standin:
         async with client.ws_connect(standin.base_url + FIRST + "&cursor=1") as socket:
-            told = await received(socket)
+            told = await received(standin, socket)
         created = [
             e for e in told if e["kind"] == "commit" and "embed" in e["commit"].get("record", {})
         ]
@@ -325,7 +339,7 @@ async def test_wishes_about_data_sets_come_with_their_collections(
         wanted = f"&wantedCollections={events.INTENTS}&wantedCollections=community.lexicon.*"
         url = standin.base_url + FIRST + wanted + "&cursor=1"
         async with client.ws_connect(url) as socket:
-            told = await received(socket)
+            told = await received(standin, socket)
     will: dict[str, bool] = {}
     for event in told:
         if event["kind"] == "commit" and event["commit"]["rkey"] == "self":
@@ -340,12 +354,12 @@ async def test_wishes_about_data_sets_come_with_their_collections(
 async def test_a_cursor_replays_and_live_events_follow(client: aiohttp.ClientSession) -> None:
     async with Standin(SMALL, rewind=3) as standin:
         async with client.ws_connect(standin.base_url + FIRST + "&cursor=1") as socket:
-            told = await received(socket)
+            told = await received(standin, socket)
         half = told[len(told) // 2]
         for cursor, slack in ((half["cursor"], 13), (half["time_us"], 13)):
             url = f"{standin.base_url}{FIRST}&cursor={cursor}"
             async with client.ws_connect(url) as socket:
-                again = await received(socket)
+                again = await received(standin, socket)
             at = again.index(told[len(told) // 2 + 1])
             assert 0 < at <= slack, "what came before is repeated, but not much of it"
             assert again[at:] == told[len(told) // 2 + 1 :]
@@ -357,7 +371,7 @@ async def test_a_cursor_replays_and_live_events_follow(client: aiohttp.ClientSes
         assert event["time_us"] >= told[-1]["time_us"]
         assert uri_of(event) == SMALL.uri(SMALL.post(5))
         async with client.ws_connect(f"{standin.base_url}{FIRST}&cursor={number - 1}") as socket:
-            assert (await received(socket))[-1] == event
+            assert (await received(standin, socket))[-1] == event
 
 
 async def test_connections_break_and_nothing_is_lost(client: aiohttp.ClientSession) -> None:
@@ -367,7 +381,7 @@ async def test_connections_break_and_nothing_is_lost(client: aiohttp.ClientSessi
         for _ in range(20):
             url = f"{standin.base_url}{FIRST}&cursor={cursor}"
             async with client.ws_connect(url) as socket:
-                told = await received(socket)
+                told = await received(standin, socket)
             count += len(told)
             found |= {f"{e['time_us']} {e['did']}": e for e in told}
             cursor = told[-1]["time_us"]
@@ -399,7 +413,7 @@ async def test_options_can_be_changed_while_connected(client: aiohttp.ClientSess
         async with client.ws_connect(standin.base_url + FIRST + "&requireHello=true&cursor=1") as s:
             options = {"wantedCollections": ["app.bsky.feed.like"], "wantedDids": []}
             await s.send_json({"type": "options_update", "payload": options})
-            told = await received(s)
+            told = await received(standin, s)
     assert {e["commit"]["collection"] for e in told if e["kind"] == "commit"} == {events.LIKE}
 
 
@@ -415,7 +429,7 @@ async def test_the_second_version_has_its_own_frames(client: aiohttp.ClientSessi
         query = "?collections=app.bsky.feed.post&kinds=commit&cursor=1"
         async with client.ws_connect(url + query, protocols=("xrpc.v1.json",)) as socket:
             assert socket.protocol == "xrpc.v1.json"
-            frames = await received(socket)
+            frames = await received(standin, socket, END_COMMIT)
         payload = frames[0]["payload"]
         assert frames[0]["$type"] == "message"
         assert payload["$type"] == "network.bsky.jetstream.subscribeEvents#commit"
@@ -428,12 +442,12 @@ async def test_the_second_version_has_its_own_frames(client: aiohttp.ClientSessi
         middle = numbers[len(numbers) // 2]
         later = f"?collections=app.bsky.feed.post&kinds=commit&cursor={middle}"
         async with client.ws_connect(url + later) as socket:
-            assert [f["payload"]["seq"] for f in await received(socket)] == [
+            assert [f["payload"]["seq"] for f in await received(standin, socket, END_COMMIT)] == [
                 n for n in numbers if n > middle
             ]
         standin.jetstream.error = "ConsumerTooSlow"
         async with client.ws_connect(url) as socket:
-            assert (await received(socket))[0]["error"] == "ConsumerTooSlow"
+            assert (await received(standin, socket))[0]["error"] == "ConsumerTooSlow"
 
 
 @pytest.mark.parametrize(
@@ -559,13 +573,20 @@ async def test_pictures_are_served_over_https_too() -> None:
             assert standin.image_url(image).startswith("https://127.0.0.")
             async with client.get(standin.image_url(image)) as response:
                 assert response.status == 200
+            with pytest.raises(aiohttp.ClientError):
+                async with client.get(standin.https_urls[0] + "/bad/rst-mid-body") as response:
+                    await response.read()
+            url = standin.https_urls[0] + "/bad/redirect-to-http"
+            async with client.get(url, allow_redirects=False) as response:
+                assert response.headers["Location"] == standin.urls[0] + "/p/0_7.jpg"
             with pytest.raises(aiohttp.ClientConnectorCertificateError):
                 await client.get(standin.bad_https_url + "/p/0_7.jpg")
 
 
 # --- misbehaviours ---
 
-QUICK = aiohttp.ClientTimeout(total=0.4)
+PATIENT, IMPATIENT = aiohttp.ClientTimeout(total=20), aiohttp.ClientTimeout(total=0.3)
+ENDLESS = {name for name in TABLE if name.startswith(("drip", "stall", "endless"))}
 
 
 def test_there_are_more_than_forty_misbehaviours() -> None:
@@ -573,12 +594,76 @@ def test_there_are_more_than_forty_misbehaviours() -> None:
     assert Counter(entry.ends for entry in TABLE.values())[Ends.PICTURE] >= 20
 
 
+async def test_the_canary_counts_who_comes(client: aiohttp.ClientSession) -> None:
+    async with Standin(SMALL) as standin:
+        for number, name in enumerate(("canary", "mapped", "localhost", "userinfo")):
+            with pytest.raises(aiohttp.ClientError):
+                await client.get(f"{standin.urls[0]}/bad/redirect-{name}")
+            await asyncio.sleep(0.05)
+            assert standin.stats.canary > number
+
+
+async def test_who_waits_as_asked_is_told_apart(client: aiohttp.ClientSession) -> None:
+    clock = Clock(start=1_000_000)
+    async with Standin(SMALL, clock=clock) as standin:
+        url = f"{standin.urls[0]}/bad/429-seconds/0_7.jpg"
+        for seconds, status in ((0.0, 429), (1.0, 429), (1.1, 200)):
+            clock.advance(seconds)
+            async with client.get(url) as response:
+                assert response.status == status
+                assert (response.headers.get("Retry-After") in ("1", "2")) == (status == 429)
+        assert standin.stats.early == 1
+        assert standin.stats.lateness == [pytest.approx(0.05)]
+
+
+async def test_cookies_that_travel_are_counted(client: aiohttp.ClientSession) -> None:
+    async with Standin(SMALL) as standin:
+        async with client.get(f"{standin.urls[0]}/bad/cookies/0_7.jpg") as response:
+            assert response.status == 200
+        assert standin.stats.cookies == 0
+        await client.get(standin.urls[0] + "/p/0_7.jpg", headers={"Cookie": "session=s3cret"})
+        assert standin.stats.cookies == 1
+
+
+@pytest.mark.parametrize("variant", sorted(set(robots.VARIANTS) - {"slow", "endless", "reset"}))
+async def test_each_variant_of_robots_txt_answers(
+    client: aiohttp.ClientSession, variant: str
+) -> None:
+    async with Standin(SMALL, robots={0: variant}) as standin:
+        url = standin.urls[0] + "/robots.txt"
+        async with client.get(url, allow_redirects=variant != "redirect-loop") as response:
+            body = await response.text("utf-8-sig", "replace")
+    if variant in robots.CLOSED:
+        assert "\nDisallow: /\n" in body.replace("User-agent: *\nAllow: /\n", "")
+    elif response.status == 200 and variant in ("allow", "disallow-others"):
+        assert "User-agent: *\nAllow: /\n" in body
+
+
+async def test_a_share_of_images_misbehaves_and_the_truth_knows(
+    client: aiohttp.ClientSession,
+) -> None:
+    world = World(seed=1, posts=200, emoji=9, edge_px=64, bad=("404", "webp"), bad_share=0.5)
+    async with Standin(world, robots={2: "disallow"}) as standin:
+        taken = {each.image.number: each for each in wanted(standin, "instagram")}
+        assert taken
+        assert len(list(wanted(standin, "bluesky", max_hashtags=2))) > 0
+        for post in world.truth():
+            image = post.images[0]
+            async with client.get(standin.image_url(image)) as response:
+                refused = any(h in response.headers for h in ("X-Robots-Tag", "TDM-Reservation"))
+                may = response.status == 200 and not refused and not standin.host_closed(image)
+            assert (image.number in taken) == (may and post.keeps())
+
+
 @pytest.mark.parametrize("name", TABLE)
 async def test_each_misbehaviour_ends_as_it_says(name: str) -> None:
-    connector = aiohttp.TCPConnector(force_close=True)
     clock = Clock(start=1_000_000)
     async with (
-        aiohttp.ClientSession(connector=connector, auto_decompress=False, timeout=QUICK) as client,
+        aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(force_close=True),
+            auto_decompress=False,
+            timeout=IMPATIENT if name in ENDLESS else PATIENT,
+        ) as client,
         Standin(SMALL, clock=clock) as standin,
     ):
         url = f"{standin.urls[0]}/bad/{name}/0_7.jpg"

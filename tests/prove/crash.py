@@ -2,30 +2,33 @@
 
 The crawler is killed with SIGKILL at random instants, and dies by itself at every named fault
 point. The data set of each such crawl is compared, file by file, with that of a crawl nobody
-disturbed. The proof goes on from `--state` where it was stopped.
+disturbed.
 """
 
 import json
 import random
 import shutil
 import signal
-import subprocess
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from emojinet.v1 import crawler_service_pb2 as pb
 from emojinet.v1 import state_pb2 as states
-from services.crawler import dataset, faults, manifest
+from services.crawler import dataset, faults, shards
+from services.crawler.manifest import MANIFEST
+from services.shared.errors import BadDataset
 from tests.crawler.running import ENDED, Crawler
 from tests.standin.child import Child
 
-STANDIN = ("--seed=7", "--hosts=4", "--bank=300")
+STANDIN = ("--seed=7", "--hosts=4", "--edge-px=300")
 NAME = "proof"
 LONGEST_SECONDS = 3.0  # between a crawler's first answer and its death
 PATIENCE_SECONDS = 120.0
@@ -46,6 +49,37 @@ def undisturbed(ask: pb.StartCrawlRequest, data: Path) -> None:
         crawl = crawler.crawl(ask)
         assert crawl.state == states.STATE_SUCCEEDED, crawl
         assert crawler.freeze(crawl.name, NAME).state == states.STATE_SUCCEEDED
+
+
+class Difference(NamedTuple):
+    """What a disturbed crawl's data set lacks, has twice, or has wrong."""
+
+    lost: int
+    duplicated: int
+    torn: int
+
+
+def compare(reference: Path, folder: Path) -> Difference:
+    """Counts by posts and pictures; whatever differs otherwise is torn."""
+    whole, found = (_pictures(each) for each in (reference, folder))
+    lost = sum((whole - found).values())
+    duplicated = sum(max(0, found[each] - whole[each]) for each in found)
+    torn = 0
+    try:
+        dataset.verify(folder)
+    except BadDataset:
+        torn += 1
+    if not lost and not duplicated:
+        torn += sum(
+            (reference / name).read_bytes() != (folder / name).read_bytes()
+            for name in shards.facts(reference)["files"]
+        )
+    return Difference(lost, duplicated, torn)
+
+
+def _pictures(folder: Path) -> Counter[tuple[str, str]]:
+    rows = pq.read_table(folder / MANIFEST, columns=["uri", "sha256"]).to_pylist()
+    return Counter((row["uri"], row["sha256"]) for row in rows)
 
 
 class Victim:
@@ -102,3 +136,47 @@ class Victim:
             crawler.stub.CreateDataset(ask, timeout=5)
             return False
         return datasets[0].state == states.STATE_SUCCEEDED
+
+
+def prove(kills: int, posts: int, folder: Path, seed: int = 1) -> dict[str, int]:
+    """Kills crawls until so many kills are made; what went wrong, which is nothing."""
+    draw, tally = random.Random(seed), Counter[str]()
+    result = Counter(kills=0, crawls=0, lost=0, duplicated=0, torn=0)
+    with Child(*STANDIN, f"--posts={posts}") as standin:
+        ask = request(standin, folder)
+        undisturbed(ask, folder / "reference")
+        while result["kills"] < kills:
+            data = folder / "victim"
+            victim = Victim(ask, data, draw)
+            # Authors are hashed with the key of a data folder: the same one, or no two are alike.
+            (data / "crawler").mkdir(parents=True)
+            shutil.copy(folder / "reference" / "crawler" / "author.key", data / "crawler")
+            victim.live(kills - result["kills"])
+            found = compare(folder / "reference" / "datasets" / NAME, data / "datasets" / NAME)
+            result.update(found._asdict() | {"kills": len(victim.kills), "crawls": 1})
+            tally.update(victim.kills)
+            shutil.rmtree(data)
+            print(f"{result['kills']} kills in {result['crawls']} crawls: {found}", flush=True)
+    show(tally)
+    return {**result, "fault_points": len(set(tally) - {"SIGKILL"})}
+
+
+def show(tally: Counter[str]) -> None:
+    """How the crawlers died."""
+    table = Table("died of", "times")
+    for how, times in sorted(tally.items()):
+        table.add_row(how, str(times))
+    Console().print(table)
+
+
+def main(
+    kills: Annotated[int, typer.Option(min=1)] = 200,
+    posts: Annotated[int, typer.Option(min=10)] = 2000,
+) -> None:
+    """Kills crawls, and compares what they find with what an undisturbed crawl finds."""
+    with tempfile.TemporaryDirectory() as folder:
+        print("RESULT", json.dumps(prove(kills, posts, Path(folder))))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -93,6 +93,12 @@ def test_it_gives_up_on_a_file_of_nothing_but_metadata() -> None:
     assert header.read(b"\xff\xd8" + craft.segment(0xFE, b"") * 1000) is None
 
 
+def test_a_tiff_with_more_tags_than_we_read_has_no_size() -> None:
+    (content,) = (case.content for case in HOSTILE if case.name == "300-tags.tiff")
+
+    assert header.read(content) is None
+
+
 def test_progressive_jpegs_are_told_from_others() -> None:
     jpeg = corpus.encoded(corpus.picture(), "JPEG", progressive=True)
 

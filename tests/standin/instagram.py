@@ -118,7 +118,7 @@ class Instagram:
         if refusal := self._refusal(request):
             return refusal
         query = request.query.get("q", "")
-        found = [f"{query}"] if self._visible_count(query) else []
+        found = [query] if self._visible_count(query) else []
         data = ",".join(
             f'{{"media_count":{self._visible_count(name)},"name":{encode_basestring(name)}}}'
             for name in found

@@ -7,10 +7,9 @@ the steps, or after the last.
 import asyncio
 import json
 from bisect import bisect_right
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 import zstandard
 from aiohttp import WSMsgType, web
@@ -29,6 +28,8 @@ V1_ONLY = frozenset({"wantedCollections", "wantedDids", "compress", "requireHell
 V2_NAMES = frozenset(
     {"kinds", "collections", "dids", "cursor", "maxMessageSizeBytes", "zstdDictionary"}
 )
+
+Send = Callable[[int, Event], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -92,6 +93,8 @@ class Jetstream:
         """The sequence number from which on events are kept; v2 refuses older cursors."""
         self.error = ""
         """An error that the next v2 subscriber gets as a frame, such as ConsumerTooSlow."""
+        self.info = ""
+        """A notice that the next v2 subscriber gets as its first frame, such as OutdatedCursor."""
         self.told = 0
         """The highest sequence number that anyone was sent."""
         self.connections = 0
@@ -167,17 +170,7 @@ class Jetstream:
         socket = web.WebSocketResponse(compress=False, heartbeat=30)
         await socket.prepare(request)
         start = self._start(cursor, rewind=self.rewind)
-        compressor = zstandard.ZstdCompressor(dict_data=self.dictionary) if compressed else None
-
-        async def send(number: int, event: Event) -> None:
-            body = _json(self._version_1(number, event))
-            if wanted.most_bytes and len(body) > wanted.most_bytes:
-                return
-            if compressor:
-                await socket.send_bytes(compressor.compress(body))
-            else:
-                await socket.send_str(body.decode())
-
+        send = self._sender(socket, wanted, self._version_1, compressed)
         return await self._serve(request, socket, wanted, start, send)
 
     async def second(self, request: web.Request) -> web.StreamResponse:
@@ -202,10 +195,27 @@ class Jetstream:
             await socket.send_str(json.dumps(frame))
             await socket.close()
             return socket
+        if self.info:
+            notice = {"$type": f"{NAME}#info", "name": self.info, "message": "as the test wished"}
+            self.info = ""
+            await socket.send_str(json.dumps({"$type": "message", "payload": notice}))
+        send = self._sender(socket, wanted, self._version_2, compressed)
+        start = self._start(query.get("cursor", ""), rewind=0)
+        return await self._serve(request, socket, wanted, start, send)
+
+    def _sender(
+        self,
+        socket: web.WebSocketResponse,
+        wanted: Subscription,
+        word: Callable[[int, Event], Event],
+        compressed: bool,
+    ) -> Send:
+        """Words an event, perhaps compresses it, and sends it unless it is too large."""
         compressor = zstandard.ZstdCompressor(dict_data=self.dictionary) if compressed else None
 
         async def send(number: int, event: Event) -> None:
-            body = _json({"$type": "message", "payload": self._version_2(number, event)})
+            frame = word(number, event)
+            body = json.dumps(frame, ensure_ascii=False, separators=(",", ":")).encode()
             if wanted.most_bytes and len(body) > wanted.most_bytes:
                 return
             if compressor:
@@ -213,8 +223,7 @@ class Jetstream:
             else:
                 await socket.send_str(body.decode())
 
-        start = self._start(query.get("cursor", ""), rewind=0)
-        return await self._serve(request, socket, wanted, start, send)
+        return send
 
     def _refusal(self, request: web.Request) -> dict[str, str] | None:
         """What version 2 says before the upgrade to a request that it does not take."""
@@ -264,7 +273,7 @@ class Jetstream:
         socket: web.WebSocketResponse,
         wanted: Subscription,
         start: int,
-        send: Any,
+        send: Send,
     ) -> web.WebSocketResponse:
         self.connections += 1
         if self._began is None:
@@ -358,7 +367,7 @@ class Jetstream:
         return whole | {event["kind"]: detail}
 
     def _version_2(self, number: int, event: Event) -> Event:
-        """An event as version 2 words it."""
+        """An event as a frame of version 2."""
         time_us = self.time_us(number)
         whole: Event = {
             "$type": f"{NAME}#{event['kind']}",
@@ -367,9 +376,7 @@ class Jetstream:
             "time": stamp(time_us, 6),
         }
         if event["kind"] == "commit":
-            return whole | event["commit"] | {"rev": tid(time_us)}
-        return whole | {k: v for k, v in event[event["kind"]].items() if k != "did"}
-
-
-def _json(value: Event) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+            whole |= event["commit"] | {"rev": tid(time_us)}
+        else:
+            whole |= {k: v for k, v in event[event["kind"]].items() if k != "did"}
+        return {"$type": "message", "payload": whole}

@@ -126,10 +126,18 @@ class Misbehaviours:
         entry = TABLE.get(name)
         if entry is None:
             return web.Response(status=404, text="no such misbehaviour")
+        if self._is_deleted(request.match_info.get("image", "")):
+            return web.Response(status=404, text="gone")
         self.tally.bad[name] += 1
         turn = self._turns[request.path]
         self._turns[request.path] += 1
         return await entry.answer(Call(request, self, turn))
+
+    def _is_deleted(self, image: str) -> bool:
+        """Whether a URL names an image of a deleted post: a host has none of its bytes."""
+        digits = image.split("_")[0]
+        post = int(digits) // 4 if digits.isdecimal() else -1
+        return 0 <= post < self.world.posts and self.world.post(post).deleted
 
     def wait(self, path: str, seconds: float) -> float:
         """Seconds until a URL may be asked again, from its first request on; early ones count."""

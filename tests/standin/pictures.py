@@ -172,7 +172,7 @@ def _noise(draw: np.random.Generator, size: tuple[int, int]) -> Pillow.Image:
 
 def _draw_emoji(draw: np.random.Generator, scene: Pillow.Image, emoji: str) -> None:
     """Puts a free-licensed drawing of the emoji into the picture, if there is one."""
-    name = "-".join(f"{ord(c):04x}" for c in emoji)
+    name = "-".join(f"{ord(character):04x}" for character in emoji if character != "\ufe0f")
     path = DRAWINGS / f"{name}.png"
     if not path.is_file():
         return

@@ -81,7 +81,7 @@ class Standin:
         self._count = hosts
         self._tls = tls
         self._tempo = tempo
-        self._instagram = {
+        self._instagram: dict[str, Any] = {
             "limit": limit,
             "overlap": overlap,
             "hidden": hidden,
@@ -89,7 +89,7 @@ class Standin:
         }
         self._latency = latency
         self._cdn_limit = cdn_limit
-        self._jetstream = {
+        self._jetstream: dict[str, Any] = {
             "past": past,
             "rate": rate,
             "rewind": rewind,
@@ -165,14 +165,14 @@ class Standin:
             image_hosts=links,
             clock=self.clock,
             tally=self.stats,
-            **self._instagram,  # type: ignore[arg-type]
+            **self._instagram,
         )
         self.jetstream = Jetstream(
             self.world,
             self.events,
             clock=self.clock,
             tally=self.stats,
-            **self._jetstream,  # type: ignore[arg-type]
+            **self._jetstream,
         )
         self.cdn = Cdn(
             self.world, self.pictures, tally=self.stats, latency=self._latency, limit=limit

@@ -75,9 +75,8 @@ class Raw(web.StreamResponse):
         self.force_close()
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        transport = request.transport
-        if isinstance(transport, asyncio.Transport):
-            wire = Wire(transport, self._tempo)
+        if request.transport is not None:  # else the client has gone already
+            wire = Wire(request.transport, self._tempo)
             await self._play(wire)
             await wire.flush()
         return None

@@ -326,6 +326,7 @@ class World:
         noai = chance.of(("noai", "noimageai", "noindex", "tdm"))
         noai = noai if chance.happens(self.noai) else ""
         bad = chance.of(self.bad) if self.bad and chance.happens(self.bad_share) else ""
+        noai = "" if bad else noai  # one thing at a time
         if post and chance.happens(self.duplicates):
             first = self.image(chance.below(post) * IMAGES_PER_POST)
             variant, amount, scale = _variant(chance, first.variant)

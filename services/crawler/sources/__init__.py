@@ -35,6 +35,7 @@ class Source(Protocol):
         Raises:
             BadSource: it does not speak its protocol, or has nothing where it should be.
             SourceRefused: it does not let us in.
+            SourceUnavailable: it does not answer now.
         """
         ...
 

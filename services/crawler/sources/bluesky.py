@@ -27,14 +27,8 @@ from services.crawler.post import (
     Removal,
 )
 from services.crawler.sources import Plan
-from services.crawler.sources.jetstream import (
-    Account,
-    Commit,
-    Jetstream,
-    Message,
-    Window,
-    microseconds,
-)
+from services.crawler.sources.frames import Account, Commit, microseconds
+from services.crawler.sources.jetstream import Jetstream, Message, Window
 from services.crawler.web import Web, WebFailed
 from services.shared.errors import MalformedRequest
 
@@ -117,10 +111,12 @@ class BlueskySource:
     async def _server(self, did: str) -> str:
         """Raises WebFailed, or ValueError for a document that names none."""
         if did not in self._servers:
-            url, quota = f"{self._directory}/{did}", self._web.quota(self._directory)
             if did.startswith("did:web:"):
-                url, quota = f"https://{did.removeprefix('did:web:')}/.well-known/did.json", None
-            reply = await self._web.get(url, quota=quota, max_bytes=MAX_DOCUMENT)
+                url = f"https://{did.removeprefix('did:web:')}/.well-known/did.json"
+                reply = await self._web.get(url, max_bytes=MAX_DOCUMENT)
+            else:
+                url, quota = f"{self._directory}/{did}", self._web.quota(self._directory)
+                reply = await self._web.get(url, quota=quota, max_bytes=MAX_DOCUMENT)
             if reply.status != 200:
                 raise ValueError(f"{url} answered {reply.status}")
             while len(self._servers) >= MAX_SERVERS:
@@ -189,10 +185,10 @@ def _post(uri: str, commit: Commit, cdn: str, originals: bool) -> Post | Malform
         text = text.encode(errors="replace").decode()
     cids: list[str] = []
     if embed := record.get("embed"):
-        pictures = _pictures(embed)
-        cids = [cid for picture in pictures[:MAX_IMAGES] if (cid := _cid(picture))]
-        if pictures and not cids:
-            return Malformed(uri, f"its {len(pictures)} pictures have no valid CID")
+        found = pictures(embed)
+        cids = [cid for picture in found[:MAX_IMAGES] if (cid := cid_of(picture))]
+        if found and not cids:
+            return Malformed(uri, f"its {len(found)} pictures have no valid CID")
     place = f"{cdn}/img/feed_fullsize/plain/{commit.did}/"
     return Post(
         uri=uri,
@@ -204,7 +200,8 @@ def _post(uri: str, commit: Commit, cdn: str, originals: bool) -> Post | Malform
     )
 
 
-def _pictures(embed: object) -> list[Any]:
+def pictures(embed: object) -> list[Any]:
+    """The entries of an embed, of whatever kind, that should each be a picture."""
     if not isinstance(embed, dict):
         return []
     if embed.get("$type") == "app.bsky.embed.recordWithMedia":
@@ -220,7 +217,8 @@ def _pictures(embed: object) -> list[Any]:
     return []
 
 
-def _cid(picture: object) -> str | None:
+def cid_of(picture: object) -> str | None:
+    """The CID of a picture's bytes; None if there is none, or a malformed one."""
     value = picture
     for key in ("image", "ref", "$link"):
         value = value.get(key) if isinstance(value, dict) else None

@@ -22,7 +22,7 @@ from services.crawler.post import Event, Malformed, Page, Post, PostImage
 from services.crawler.sources import Plan
 from services.crawler.web import Reply, Web, WebFailed
 from services.shared import vocabulary
-from services.shared.errors import BadSource, SourceRefused
+from services.shared.errors import BadSource, SourceRefused, SourceUnavailable
 
 # What the API says of a tag that nobody used, and of one that it hides, as it did 🍆.
 NO_TAG = ("APINotFoundError", "APINotAllowedError")
@@ -89,7 +89,7 @@ class InstagramSource:
             reply = await self._web.get(_signed(url, token), quota=quota)
         except WebFailed as failure:
             if failure.retryable:  # then the crawl pauses, and tries again by and by
-                raise SourceRefused(f"{self._base} gives no answer: {failure.why}.") from None
+                raise SourceUnavailable(f"{self._base} gives no answer: {failure.why}.") from None
             raise self._bad(f"cannot be asked: {failure.why}") from None
         body = _body(reply)
         meta = _object(body.get("meta"))

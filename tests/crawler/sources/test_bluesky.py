@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from emojinet.v1 import crawler_service_pb2 as pb
 from services.crawler.post import Event, Flag, Malformed, OptOut, Page, Post, PostImage, Removal
-from services.crawler.sources import Plan, jetstream
+from services.crawler.sources import Plan, frames
 from services.crawler.sources.bluesky import BlueskySource, endpoint, meanings
 from services.crawler.web import Web
 from services.shared.errors import MalformedRequest
@@ -212,15 +212,15 @@ def bent(draw: st.DrawFn) -> object:
 @given(bent())
 def test_no_record_makes_anything_but_well_formed_events(frame: object) -> None:
     try:
-        message = jetstream.parse(json.dumps(frame))
+        message = frames.parse(json.dumps(frame))
     except ValueError:
         return
-    if message is None or isinstance(message, jetstream.Notice):
+    if message is None or isinstance(message, frames.Notice):
         return
     for event in meanings(message, cdn="https://cdn", originals=False):
         if isinstance(event, Post):
             event.text.encode()
-            assert re.fullmatch(rf"at://{jetstream.DID.pattern}/[a-z.]+/[\w.:~-]+", event.uri)
+            assert re.fullmatch(rf"at://{frames.DID.pattern}/[a-z.]+/[\w.:~-]+", event.uri)
             for image in event.images:
                 assert re.fullmatch(
                     r"https://cdn/img/[a-z_]+/plain/did:[\w.:-]+/\w+@jpeg", image.url
@@ -347,8 +347,8 @@ def _account(active: bool, status: str) -> dict[str, Any]:
 
 
 def _told(frame: dict[str, Any]) -> list[Event]:
-    message = jetstream.parse(json.dumps(frame))
-    assert isinstance(message, jetstream.Commit | jetstream.Account)
+    message = frames.parse(json.dumps(frame))
+    assert isinstance(message, frames.Commit | frames.Account)
     return list(meanings(message, cdn="https://cdn", originals=False))
 
 

@@ -17,7 +17,7 @@ from services.crawler.post import Malformed, Page, Post
 from services.crawler.sources import Plan, instagram
 from services.crawler.sources.instagram import InstagramSource
 from services.crawler.web import Reply, Web, WebFailed
-from services.shared.errors import BadSource, EmojinetError, SourceRefused
+from services.shared.errors import BadSource, EmojinetError, SourceRefused, SourceUnavailable
 from tests.standin.clock import Clock
 from tests.standin.standin import Standin
 from tests.standin.world import World
@@ -337,7 +337,7 @@ async def test_a_count_is_a_number(token_file: Path, count: Any) -> None:
         await source(web, token_file).count("🍕")
 
 
-@pytest.mark.parametrize(("retryable", "kind"), [(True, SourceRefused), (False, BadSource)])
+@pytest.mark.parametrize(("retryable", "kind"), [(True, SourceUnavailable), (False, BadSource)])
 async def test_what_may_pass_pauses_a_crawl_and_what_does_not_ends_it(
     token_file: Path, retryable: bool, kind: type[EmojinetError]
 ) -> None:

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.crawler.post import Malformed
-from services.crawler.sources import jetstream
-from services.crawler.sources.jetstream import Account, Commit, Jetstream, Notice, Window
+from services.crawler.sources import frames, jetstream
+from services.crawler.sources.frames import Account, Commit, Notice
+from services.crawler.sources.jetstream import Jetstream, Window
 from services.crawler.web import Web
-from services.shared.errors import BadSource, MalformedRequest, SourceRefused
+from services.shared.errors import BadSource, MalformedRequest, SourceRefused, SourceUnavailable
 from tests.standin.standin import Standin
 from tests.standin.world import World
 
@@ -65,7 +66,7 @@ def bent(draw: st.DrawFn) -> object:
 
 def test_both_versions_say_the_same() -> None:
     for first, second in zip(V1, V2, strict=True):
-        one, two = (jetstream.parse(json.dumps(frame)) for frame in (first, second))
+        one, two = (frames.parse(json.dumps(frame)) for frame in (first, second))
 
         assert isinstance(one, Commit | Account)
         assert isinstance(two, Commit | Account)
@@ -77,21 +78,21 @@ def test_kinds_without_a_meaning_are_passed_over_and_notices_are_told() -> None:
     identity = V1[0] | {"kind": "identity"}
     error = {"$type": "error", "error": "ConsumerTooSlow", "message": "hurry"}
 
-    assert jetstream.parse(json.dumps(identity)) is None
-    assert jetstream.parse(json.dumps(error)) == Notice("ConsumerTooSlow", "hurry", True)
+    assert frames.parse(json.dumps(identity)) is None
+    assert frames.parse(json.dumps(error)) == Notice("ConsumerTooSlow", "hurry", True)
 
 
 @settings(max_examples=400)
 @given(bent() | JSON)
 def test_a_frame_with_anything_anywhere_is_read_or_refused(frame: object) -> None:
     try:
-        message = jetstream.parse(json.dumps(frame))
+        message = frames.parse(json.dumps(frame))
     except ValueError as why:
         str(why).encode()
         return
     if isinstance(message, Commit):
-        assert jetstream.DID.fullmatch(message.did)
-        assert jetstream.RECORD_KEY.fullmatch(message.rkey)
+        assert frames.DID.fullmatch(message.did)
+        assert frames.RECORD_KEY.fullmatch(message.rkey)
 
 
 @given(st.binary(max_size=64) | st.text(max_size=64))
@@ -143,6 +144,16 @@ def test_a_stream_cut_and_taken_up_anywhere_gives_each_event_once(data: st.DataO
         window = Window.load(window.dump())
 
     assert got == [identity for _, _, identity in events]
+
+
+def test_who_goes_on_does_so_some_seconds_early_and_takes_what_came_late() -> None:
+    window = Window()
+    for time_us in range(TIME_US, TIME_US + 20_000_000, 100_000):
+        window.enter(time_us, time_us, str(time_us))
+
+    assert jetstream.REWIND_US <= window.end - window.start <= 2.1 * jetstream.REWIND_US
+    assert not window.enter(window.start, window.start, str(window.start))
+    assert window.enter(window.start + 1, window.start + 1, "late")
 
 
 def test_a_window_stays_small_whatever_comes() -> None:
@@ -236,6 +247,29 @@ async def test_a_reader_who_was_too_slow_comes_back() -> None:
     assert not any(isinstance(message, Malformed) for message in got)
 
 
+async def test_an_archive_that_is_not_as_far_as_its_predecessor_is_read_by_time() -> None:
+    async def feed(request: server.Request) -> server.StreamResponse:
+        socket = server.WebSocketResponse(protocols=(jetstream.V2_PROTOCOL,), compress=False)
+        await socket.prepare(request)
+        if request.query["cursor"] == str(TIME_US):
+            await socket.send_str(json.dumps(V2[0]))
+        else:
+            info = {"$type": f"{_NAME}#info", "name": "FutureCursor", "message": "now, then"}
+            await socket.send_str(json.dumps({"$type": "message", "payload": info}))
+        await socket.receive()
+        return socket
+
+    window = Window()
+    window.enter(10**9, TIME_US, "of the predecessor")
+    async with _served(feed, jetstream.V2_PATH) as url, _web() as web:
+        told, message = await _some(_stream(web, url + jetstream.V2_PATH), window, count=2)
+
+    assert isinstance(told, Malformed)
+    assert "FutureCursor" in told.why
+    assert isinstance(message, Commit)
+    assert window.end == 12345
+
+
 async def test_a_bare_host_that_speaks_only_version_2_is_understood() -> None:
     async with _feed([json.dumps(V2[0])], path=jetstream.V2_PATH) as url, _web() as web:
         (message,) = await _some(_stream(web, url), Window(), count=1)
@@ -263,9 +297,9 @@ async def test_what_came_before_the_end_of_a_connection_is_kept() -> None:
 
 async def test_who_does_not_even_ping_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jetstream, "IDLE_SECONDS", 0.05)
-    monkeypatch.setattr(jetstream, "CONNECT_ATTEMPTS", 2)
+    monkeypatch.setattr(jetstream, "ATTEMPTS", 2)
     async with _feed([]) as url, _web() as web:
-        with pytest.raises(BadSource, match="not even a ping"):
+        with pytest.raises(SourceUnavailable, match="not even a ping"):
             await _some(_stream(web, url), Window(), count=1)
 
 
@@ -278,19 +312,25 @@ async def test_who_does_not_let_us_in_refuses() -> None:
             await _some(_stream(web, url), Window(), count=1)
 
 
-async def test_nothing_at_all_is_a_bad_source(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jetstream, "CONNECT_ATTEMPTS", 2)
+async def test_a_server_of_something_else_is_a_bad_source() -> None:
+    async with _feed([], path="/elsewhere") as url, _web() as web:
+        with pytest.raises(BadSource, match="gives no stream"):
+            await _some(_stream(web, url), Window(), count=1)
+
+
+async def test_nothing_at_all_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jetstream, "ATTEMPTS", 2)
     async with _feed([]) as url:
         pass
     async with _web() as web:
-        with pytest.raises(BadSource, match="gives no stream"):
+        with pytest.raises(SourceUnavailable, match="gives nothing now"):
             await _some(_stream(web, url + "/subscribe"), Window(), count=1)
 
 
 async def test_an_endless_supply_of_oversized_frames_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jetstream, "CONNECT_ATTEMPTS", 2)
+    monkeypatch.setattr(jetstream, "ATTEMPTS", 2)
     async with _feed([os.urandom(1 << 22).hex()]) as url, _web() as web:
-        with pytest.raises(BadSource, match="gives no stream"):
+        with pytest.raises(SourceUnavailable, match="gives nothing now"):
             await _some(_stream(web, url), Window(), count=1)
 
 
