@@ -8,7 +8,7 @@ PROTOS := $(shell find protos -name '*.proto')
 READY := .venv/ready
 
 help: ## List what make can do
-	@grep -hE '^[a-z.-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z.-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
 
 .venv: $(READY) ## Install everything into .venv
 $(READY): pyproject.toml constraints.txt
@@ -43,6 +43,22 @@ bench-starter: $(READY) ## Judge the starter on photographs it never saw; MORE=f
 bench-spine: $(READY) ## Measure the server against its bare limit, and in overload
 	$(BIN)/python -m tests.bench.spine
 
+bench-crawl: $(READY) ## Measure what a stored picture costs, beside img2dataset
+	$(BIN)/python -m tests.bench.crawl
+
+bench-duplicates: $(READY) ## Judge the finding of near-duplicates on photographs
+	$(BIN)/python -m services.trainer.photos data/photos
+	$(BIN)/python -m tests.bench.duplicates data/photos
+
+bench-keep: $(READY) ## Measure how many posts a second the rules judge
+	$(BIN)/python -m tests.bench.keep
+
+prove-crash: $(READY) ## Kill crawls 200 times, and compare what they find with an undisturbed one
+	$(BIN)/python -m tests.prove.crash
+
+prove-scale: $(READY) ## Take the article's million posts through frontier and rules, in simulated time
+	$(BIN)/python -m tests.prove.scale
+
 pictures: $(READY) ## Take the pictures of the documents from the running programs
 	$(BIN)/python -m tests.pictures
 
@@ -64,4 +80,5 @@ protos-release: $(READY) ## Make today's contract the one that lint compares wit
 clean: ## Remove everything that make has made, data included
 	rm -rf .venv data .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help .venv demo test test-system fuzz drawings bench-starter bench-spine pictures lint protos protos-release clean
+.PHONY: help .venv demo test test-system fuzz drawings bench-starter bench-spine bench-crawl \
+	bench-duplicates bench-keep prove-crash prove-scale pictures lint protos protos-release clean

@@ -150,28 +150,28 @@ def _seconds(value: Duration | int) -> float:
 
 
 def _block(answer: Answer, bar: str) -> Text:
-    block = Text.assemble((_printable(answer.path), "bold"))
+    block = Text.assemble((printable(answer.path), "bold"))
     if answer.failed:
         error = _error(answer)
         block.append(f"\n  {error['code']}", style="red")
-        return block.append(f"  {_printable(error['message'])}")
+        return block.append(f"  {printable(error['message'])}")
     timing = answer.result.timing
     waited = _seconds(timing.decode_wait) + _seconds(timing.queue_wait)
     total = _seconds(timing.total)
     block.append(f"  {total * 1e3:.0f} ms, of which waited {waited * 1e3:.1f} ms", style="dim")
     for suggestion in answer.result.suggestions.suggestions:
         share = min(1.0, max(0.0, suggestion.probability))
-        block.append("\n  " + set_cell_size(_printable(suggestion.emoji), 3))
+        block.append("\n  " + set_cell_size(printable(suggestion.emoji), 3))
         block.append(f"{share:6.1%}  ")
         block.append(f"{bar * round(share * BAR_CELLS):{BAR_CELLS}}", style="cyan")
-        block.append(f"  {_printable(suggestion.name)}")
+        block.append(f"  {printable(suggestion.name)}")
     return block
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     r"""Without what would steer a terminal; joined emoji stay.
 
-    >>> _printable("a\n\x1b[31mb\udcff")
+    >>> printable("a\n\x1b[31mb\udcff")
     'a\\n\\x1b[31mb\\udcff'
     """
     return "".join(

@@ -6,7 +6,6 @@ both: `emojinet crawl start import posts.csv --max-posts 1000`.
 
 import csv
 import json
-import re
 from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.resources import files
@@ -33,8 +32,8 @@ from clients.progress import (
     when,
 )
 from emojinet.v1 import crawler_service_pb2 as pb
+from services.shared import durations
 
-SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 NAMED_IN_PLOT = 8  # of the most and of the least used emoji
 COUNT_COLUMNS = ("rank", "emoji", "name", "count")
 
@@ -66,17 +65,13 @@ crawl.add_typer(_collecting, name="start")
 
 
 def duration(text: str) -> Duration:
-    """Such as 60s, 5m, 1.5h or 2d.
-
-    >>> duration("1.5h").ToSeconds()
-    5400
-    """
-    parts = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)([smhd])", text)
-    if not parts:
-        raise typer.BadParameter(f"{text!r} is no time such as 60s, 5m, 1h or 2d.")
-    made = Duration()
-    made.FromMilliseconds(round(float(parts[1]) * SECONDS[parts[2]] * 1e3))
-    return made
+    """What `durations.seconds` reads, for the contract."""
+    try:
+        made = Duration()
+        made.FromMilliseconds(round(durations.seconds(text) * 1e3))
+        return made
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="As `emojinet crawl list` shows it.")]

@@ -34,7 +34,10 @@ Share = Annotated[float, typer.Option(min=0.001, max=0.5, help="Of the samples, 
 
 @dataset.command()
 def create(
-    crawls: Annotated[list[str], typer.Argument(metavar="CRAWL…", help="Crawls that collected.")],
+    crawls: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="CRAWL…", help="Crawls that collected.", show_default="the newest"),
+    ] = None,
     name: Annotated[
         str,
         typer.Option(help="Letters, digits, - and _.", show_default="made of the time"),
@@ -51,10 +54,13 @@ def create(
 
     Ctrl-C ends the following, not the work; `emojinet dataset show NAME` tells how it went.
     """
-    request = pb.CreateDatasetRequest(
-        crawls=crawls, name=name, validation_share=validation, test_share=test
-    )
     with CrawlerClient(server) as client:
+        request = pb.CreateDatasetRequest(
+            crawls=crawls or [_newest(client)],
+            name=name,
+            validation_share=validation,
+            test_share=test,
+        )
         made = client.create_dataset(request)
         if not detach:
             changes = client.watch_dataset(made.name, options.say)
@@ -63,6 +69,13 @@ def create(
             print_json(made)
         else:
             print(made.name)
+
+
+def _newest(client: CrawlerClient) -> str:
+    for crawl in client.list_crawls():
+        if crawl.request.mode == pb.CRAWL_MODE_COLLECT:
+            return crawl.name
+    raise typer.TyperException("no crawl has collected anything: `emojinet crawl start`")
 
 
 @dataset.command("list")

@@ -6,6 +6,7 @@ tiled in mirrored copies or enlarged to the size, with a sensor's noise, as JPEG
 judging what a model knows.
 """
 
+import math
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated
@@ -19,23 +20,35 @@ from services.shared import photographs, pixels
 NOISE = 3.0  # standard deviation of a small sensor's noise in daylight, of 255
 
 
-def make(width: int, height: int, count: int, seed: int = 1) -> list[bytes]:
-    """So many JPEGs of this size; the same seed gives the same pictures."""
+def make(
+    width: int, height: int, count: int, seed: int = 1, *, most_bytes: float = math.inf
+) -> list[bytes]:
+    """So many JPEGs of this size; the same seed gives the same pictures.
+
+    Args:
+        most_bytes: has a picture that is larger taken in better light: with less noise.
+    """
     draw = np.random.default_rng(seed)
     sources = [Image.fromarray(pixels.decode(p.read_bytes())) for p in photographs.installed()]
-    return [_jpeg(sources[n % len(sources)], width, height, draw) for n in range(count)]
+    return [_jpeg(sources[n % len(sources)], width, height, draw, most_bytes) for n in range(count)]
 
 
-def _jpeg(source: Image.Image, width: int, height: int, draw: np.random.Generator) -> bytes:
+def _jpeg(
+    source: Image.Image, width: int, height: int, draw: np.random.Generator, most_bytes: float
+) -> bytes:
     if draw.random() < 0.5:
         source = ImageOps.mirror(source)
     enlarged = ImageOps.fit(source, (width, height), centering=tuple(draw.random(2)))
     half = ImageOps.fit(source, (width // 2 + 1, height // 2 + 1))
     scene = np.asarray(enlarged if draw.random() < 0.5 else _tiled(half, width, height), np.float32)
-    noisy = scene + draw.normal(0, NOISE, scene.shape)
-    file = BytesIO()
+    noise = draw.normal(0, NOISE, scene.shape)
     quality = int(draw.integers(85, 91))
-    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=quality)
+    for share in (1, 0.75, 0.5, 0.25, 0):
+        noisy = (scene + share * noise).clip(0, 255).astype(np.uint8)
+        file = BytesIO()
+        Image.fromarray(noisy).save(file, "JPEG", quality=quality)
+        if file.tell() <= most_bytes:
+            break
     return file.getvalue()
 
 

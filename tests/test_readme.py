@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,17 @@ PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 MAKE = [command for command in COMMANDS if command.startswith("make ")]
 SERVERS = [command for command in COMMANDS if command.endswith("&")]
 ASKING = [command for command in COMMANDS if command not in MAKE + SERVERS]
+# What commands other than those that suggest show, or write.
+SHOWN = {
+    "emojinet load": ("", "good"),
+    "--output emoji.csv": ("emoji.csv", "🐱"),
+    "crawl rank": ("", "succeeded"),
+    "crawl start": ("", "stored"),
+    "dataset create": ("", "succeeded"),
+    "dataset verify": ("", "is whole: 1 train"),
+    "dataset export": ("", "pictures is written"),
+    "dataset prescale": ("", ""),
+}
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +42,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, starter: Path) -> Path:
     shutil.copy(cat, folder / "photo.jpg")  # a PNG under a wrong name: that must not matter
     (folder / "photos").mkdir()
     shutil.copy(cat, folder / "photos")
+    (folder / "posts.csv").write_text("image,text\nphoto.jpg,My #🐱 at home\nphoto.jpg,no emoji\n")
     (folder / "data").mkdir()
     shutil.copytree(starter.parents[1], folder / "data" / "registry")
     return folder
@@ -43,11 +55,18 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def port(place: Path, environment: dict[str, str]) -> Iterator[int]:
-    """Of the server that the README starts."""
-    chosen, metrics = free_port(), free_port()
-    (command,) = SERVERS
-    flags = f"--port={chosen} --metrics-port={metrics}"
+def ports(place: Path, environment: dict[str, str]) -> Iterator[dict[str, int]]:
+    """Of the servers that the README starts, by their usual ports."""
+    chosen = {usual: free_port() for usual in ("50051", "50052")}
+    with ExitStack() as stack:
+        for command, port in zip(SERVERS, chosen.values(), strict=True):
+            stack.enter_context(started(command, port, place, environment))
+        yield chosen
+
+
+@contextmanager
+def started(command: str, port: int, place: Path, environment: dict[str, str]) -> Iterator[None]:
+    flags = f"--port={port} --metrics-port={free_port()}"
     server = subprocess.Popen(
         ["bash", "-c", f"exec {command.rstrip('& ')} {flags}"],
         cwd=place,
@@ -55,8 +74,8 @@ def port(place: Path, environment: dict[str, str]) -> Iterator[int]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        assert is_ready(f"127.0.0.1:{chosen}", server)
-        yield chosen
+        assert is_ready(f"127.0.0.1:{port}", server)
+        yield
     finally:
         server.terminate()
         with suppress(subprocess.TimeoutExpired):
@@ -80,24 +99,25 @@ def run(command: list[str], place: Path, environment: dict[str, str]) -> str:
 
 @pytest.mark.parametrize("command", ASKING)
 def test_a_command_of_the_readme_does_what_it_says(
-    command: str, port: int, place: Path, environment: dict[str, str]
+    command: str, ports: dict[str, int], place: Path, environment: dict[str, str]
 ) -> None:
-    command = command.replace("50051", str(port))
-    told = environment | {"EMOJINET_SERVER": f"127.0.0.1:{port}"}
-    out = run(["bash", "-c", f"set -o pipefail; {command}"], place, told)
-    if "load" in command:
-        assert "good" in out
-    elif "--output" in command:
-        assert "🐱" in (place / "emoji.csv").read_text()
-    else:
-        assert "🐱" in out
+    inference, crawler = ports.values()
+    command = command.replace("50051", str(inference))
+    told = {"EMOJINET_SERVER": f"127.0.0.1:{inference}", "EMOJINET_CRAWLER": f"127.0.0.1:{crawler}"}
+    out = run(["bash", "-c", f"set -o pipefail; {command}"], place, environment | told)
+    for part, (file, shown) in SHOWN.items():
+        if part in command:
+            assert shown in ((place / file).read_text() if file else out)
+            return
+    assert "🐱" in out
 
 
 @pytest.mark.parametrize("block", PYTHON)
 def test_the_python_of_the_readme_runs(
-    block: str, port: int, place: Path, environment: dict[str, str]
+    block: str, ports: dict[str, int], place: Path, environment: dict[str, str]
 ) -> None:
-    out = run([sys.executable, "-c", block.replace("50051", str(port))], place, environment)
+    block = block.replace("50051", str(ports["50051"]))
+    out = run([sys.executable, "-c", block], place, environment)
     assert "🐱 cat face" in out
 
 
@@ -125,10 +145,11 @@ def test_the_makefile_has_the_targets_that_the_readme_names(target: str) -> None
     subprocess.run(["make", "-n", target], cwd=ROOT, check=True, capture_output=True)
 
 
-def test_every_flag_of_the_server_stands_in_its_readme() -> None:
-    page = (ROOT / "services/inference/README.md").read_text()
+@pytest.mark.parametrize("service", ["inference", "crawler"])
+def test_every_flag_of_the_server_stands_in_its_readme(service: str) -> None:
+    page = (ROOT / f"services/{service}/README.md").read_text()
     done = subprocess.run(
-        [sys.executable, "-m", "services.inference", "--help"],
+        [sys.executable, "-m", f"services.{service}", "--help"],
         cwd=ROOT, capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"}, check=True,
     )  # fmt: skip
     flags = set(re.findall(r"--[a-z-]+", done.stdout)) - {"--help", "--no-reflection"}

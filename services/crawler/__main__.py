@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 
 from emojinet.v1 import crawler_service_pb2 as pb
 from emojinet.v1 import crawler_service_pb2_grpc as rpc
+from services.crawler import verbs
 from services.crawler.database import Database
 from services.crawler.fetch import Fetcher
 from services.crawler.frontier import Frontier, Quotas
@@ -120,16 +121,28 @@ def _author_key(path: Path) -> bytes:
         staged.touch(mode=0o600)
         staged.write_bytes(secrets.token_bytes(KEY_BYTES))
         staged.replace(path)
-    return path.read_bytes()
+    key = path.read_bytes()
+    if len(key) != KEY_BYTES:
+        raise StorageFailed(
+            f"{path} should have {KEY_BYTES} bytes and has {len(key)}: put it back. With another "
+            "key nobody who was taken down or opted out is known any more.",
+            path=str(path),
+        )
+    return key
 
 
 def _lock(folder: Path) -> int:
     """Makes this the only process that works on the folder, until it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+    except OSError as error:
+        why = f"{folder} cannot be used: {error.strerror}. Choose another --data."
+        raise StorageFailed(why, path=str(folder)) from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        os.close(descriptor)
         raise StorageFailed(
             f"Another crawler works on {folder}. Stop it, or give this one another --data.",
             path=str(folder),
@@ -197,6 +210,11 @@ def main(
     except EmojinetError as error:
         harness.fail(str(error))
 
+
+app.command()(verbs.check)
+app.command()(verbs.prescale)
+app.command()(verbs.verify)
+app.command("export")(verbs.write)
 
 if __name__ == "__main__":
     app()

@@ -153,7 +153,7 @@ class Crawling:
         if isinstance(event, Removal) and event.uri:
             if not removals.has_posts(source, event.uri):
                 return False  # as nearly always in a stream of all deletions
-            removals.remove_post(source, event.uri)
+            removals.remove_post(source, event.uri, forever=event.for_good)
             return True
         author = author_hash(source, event.author, self._tools.key)
         if isinstance(event, OptOut):

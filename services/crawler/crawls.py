@@ -5,12 +5,14 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from typing import cast
 
 from emojinet.v1 import crawler_service_pb2 as pb
 from emojinet.v1 import state_pb2 as states
 from services.crawler.crawl import MANY, Crawling
 from services.crawler.frontier import Quotas
+from services.crawler.post import Page
 from services.crawler.rank import Ranking, ranked
 from services.crawler.sources import Plan, Source, name_of
 from services.crawler.sources.bluesky import BlueskySource
@@ -56,7 +58,9 @@ class Crawls:
         source = self._opened(request)
         plan = Plan(emoji=self._emoji(request), wanted=lambda emoji: True)
         if isinstance(source, ImportedSource):  # whoever waits can say at once what they meant
-            await anext(source.pages("", plan), None)
+            pages = cast(AsyncGenerator[Page, None], source.pages("", plan))
+            async with contextlib.aclosing(pages):
+                await anext(pages, None)
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
         name = f"{MODES[request.mode]}-{stamp}-{secrets.token_hex(2)}"
         self._frontier.create(name, request)

@@ -88,7 +88,7 @@ def write(
         StorageFailed: the disk is full or failing; nothing is left behind.
     """
     if folder.exists():
-        raise AlreadyExists(f"There is a data set {folder}; choose another name.")
+        raise AlreadyExists(f"There is a data set {folder}; choose another name.", name=folder.name)
     with staging(folder) as staged:
         with _Spool(staged / "spool", vocabulary) as spool, _Writer(staged) as writer:
             spool.take(finds)

@@ -144,7 +144,7 @@ class Datasets:
             self._set(name, states.STATE_RUNNING)
             request = self.get(name).request
             known = self._vocabulary(request)
-            frozen = await self._frozen(name, request, known)
+            frozen = await asyncio.to_thread(self._freeze, name, request, known)
             self._tools.removals.apply()  # what was taken down while it was written
             self._set(name, states.STATE_SUCCEEDED, frozen=frozen)
             log.info("%s: frozen, %s", name, dict(frozen.samples))
@@ -152,18 +152,6 @@ class Datasets:
             self._fail(name, error)
         except Exception as error:
             self._fail(name, internal(error))
-
-    async def _frozen(
-        self, name: str, request: pb.CreateDatasetRequest, known: Vocabulary
-    ) -> Frozen:
-        while True:
-            times = self._tools.removals.times
-            try:
-                return await asyncio.to_thread(self._freeze, name, request, known)
-            except errors.StorageFailed:
-                if times == self._tools.removals.times:
-                    raise
-            # A picture was taken down before it was read: so it is done anew, without.
 
     def _freeze(self, name: str, request: pb.CreateDatasetRequest, known: Vocabulary) -> Frozen:
         """In a thread of its own, with a connection of its own."""

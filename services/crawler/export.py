@@ -69,7 +69,7 @@ def folders(source: Path, out: Path) -> None:
 def _new(out: Path) -> Iterator[Path]:
     """A file or folder that is there once it is complete."""
     if out.exists():
-        raise AlreadyExists(f"There is {out} already; choose another name.")
+        raise AlreadyExists(f"There is {out} already; choose another name.", name=str(out))
     with dataset.staging(out) as staged:
         yield staged / out.name
         os.rename(staged / out.name, out)
@@ -183,7 +183,9 @@ def prescale_folder(
     if not source.is_dir():
         raise FileNotFound(f"There is no folder {source}.")
     if source == out or source in out.parents or out in source.parents:
-        raise MalformedRequest("Prescaled pictures need a folder apart from their originals.")
+        raise MalformedRequest(
+            "Prescaled pictures need a folder apart from their originals.", field="output"
+        )
     _mark(out, edge_px)
     console = console or Console(stderr=True)
     failures = asyncio.run(_prescale_all(source, out, edge_px, console))
@@ -203,7 +205,8 @@ def _mark(out: Path, edge_px: int) -> None:
         elif mark.read_text() != said:
             raise MalformedRequest(
                 f"{out} has pictures that were prescaled otherwise ({mark.read_text()}); "
-                "choose another folder."
+                "choose another folder.",
+                field="output",
             )
 
 

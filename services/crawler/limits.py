@@ -237,9 +237,10 @@ class Quota:
         if said.retry is not None:
             self._block(now, max(1.0, said.retry))
         elif status == 429:
+            # Ever longer: what it says, if anything, may be wrong, and refused calls may count.
             self._refusals += 1
-            reset = said.reset + ROUNDING_SECONDS if said.reset is not None else 0.0
-            self._block(now, reset or DEFAULT_SECONDS * 2 ** min(self._refusals - 1, 6))
+            reset = said.reset + ROUNDING_SECONDS if said.reset is not None else DEFAULT_SECONDS
+            self._block(now, reset * 2 ** min(self._refusals - 1, 6))
 
     def _block(self, now: float, seconds: float) -> None:
         self._blocked = max(self._blocked, now + min(seconds, MAX_SECONDS))

@@ -47,6 +47,8 @@ class Removal(NamedTuple):
 
     uri: str = ""
     author: str = ""
+    for_good: bool = True
+    """Whether it must never come back; a post that was edited is forgotten, and read anew."""
 
 
 class OptOut(NamedTuple):

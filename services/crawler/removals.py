@@ -38,8 +38,6 @@ class Removals:
     def __init__(self, database: Database, store: Store, datasets: Path) -> None:
         self._database, self._store, self._datasets = database, store, datasets
         self._looks = self._known_looks()
-        self.times = 0
-        """How often pictures have gone."""
 
     # -- what is known to be removed --------------------------------------------------------------
 
@@ -74,11 +72,12 @@ class Removals:
 
     # -- taking down ------------------------------------------------------------------------------
 
-    def remove_post(self, source: str, uri: str) -> None:
+    def remove_post(self, source: str, uri: str, *, forever: bool = True) -> None:
         """Takes a post down; this and the next three belong in a transaction, before `apply`."""
         posts = self._database.rows("SELECT id FROM post WHERE source = ? AND uri = ?", source, uri)
-        self._remember("post", source, uri.encode())
-        self._forget(posts)
+        if forever:
+            self._remember("post", source, uri.encode())
+        self._forget(posts, forever=forever)
 
     def remove_author(self, source: str, author: bytes) -> None:
         """Takes all posts of an author down, by the author's hash."""
@@ -179,7 +178,6 @@ class Removals:
         Also at the start of a service: the process may have died in between.
         """
         self._looks = self._known_looks()
-        self.times += 1
         excluded: dict[str, set[str]] = {}
         for name, key in self._database.rows("SELECT dataset, key FROM member WHERE excluded = 1"):
             excluded.setdefault(name, set()).add(key)

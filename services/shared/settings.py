@@ -16,7 +16,6 @@ SERVICES = frozenset(
         "CA_FILE",
         "CONTACT",
         "DATA",
-        "FAULT",
         "HEALTH_PORT",
         "HOST",
         "METRICS_PORT",
@@ -27,7 +26,8 @@ SERVICES = frozenset(
     )
 )
 CLIENTS = frozenset(PREFIX + name for name in ("CRAWLER", "REGISTRY", "SERVER"))
-KNOWN = SERVICES | CLIENTS
+PROOFS = frozenset({"EMOJINET_FAULT"})  # where a proof has a service die
+KNOWN = SERVICES | CLIENTS | PROOFS
 
 
 class UnknownSetting(ValueError):

@@ -28,12 +28,14 @@ def test_the_settings_of_clients_are_those_of_their_options() -> None:
 
 
 def test_the_settings_of_services_are_those_of_their_options() -> None:
+    from services.crawler import __main__ as crawler
     from services.inference import __main__ as inference
 
     service = typer.Typer()
     service.command()(inference.main)
+    commands = [typer.main.get_command(program) for program in (service, crawler.app)]
 
-    assert set(environment_variables(typer.main.get_command(service))) == settings.SERVICES
+    assert {name for each in commands for name in environment_variables(each)} == settings.SERVICES
 
 
 def test_a_setting_that_no_program_knows_is_an_error_that_names_those_there_are() -> None:

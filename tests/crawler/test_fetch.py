@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web as server
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from services.crawler import fetch
@@ -116,6 +116,20 @@ async def test_every_misbehaviour_ends_soon_under_its_name(name: str) -> None:
                 assert (failure.retry_seconds is not None) == (failure.outcome in RETRIED)
         assert standin.stats.canary == 0
         assert standin.stats.cookies == 0
+
+
+@pytest.mark.parametrize("name", ["drip-body", "stall-after-headers", "stall-mid-body"])
+async def test_a_body_that_comes_too_slowly_is_given_up_long_before_its_deadline(
+    name: str,
+) -> None:
+    async with (
+        Standin(World(seed=1, posts=2), hosts=1) as standin,
+        Web(allow=HOSTS) as web,
+        fetching(web, total_seconds=60.0, grace_seconds=0.4) as fetcher,
+    ):
+        url = f"{standin.urls[0]}/bad/{name}"
+        async with asyncio.timeout(8):
+            assert await outcome(fetcher, url) is Outcome.TOO_SLOW
 
 
 async def test_pictures_come_as_they_are_from_many_hosts_at_once() -> None:
@@ -317,6 +331,7 @@ async def test_no_more_bytes_are_in_flight_than_the_budget_has() -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(sizes=st.lists(st.integers(1, MAX_BYTES), min_size=1, max_size=120))
+@example(sizes=[MAX_BYTES] * 120)
 def test_a_budget_is_kept_and_never_stuck_whatever_the_sizes(sizes: list[int]) -> None:
     async def scene() -> None:
         budget = fetch.Budget(32 << 20)

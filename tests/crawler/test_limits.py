@@ -334,6 +334,42 @@ def test_a_restart_continues_where_it_was_and_uses_the_quota_to_the_full() -> No
     assert len(server.accepted) >= 0.97 * 8 * 500
 
 
+@pytest.mark.parametrize("window", [300.0, HOUR])
+@pytest.mark.parametrize("refusals_count", [True, False])
+def test_a_reset_may_make_room_for_one_call_only(window: float, refusals_count: bool) -> None:
+    server = SlidingWindowWithReset(60, window=window, refusals_count=refusals_count)
+
+    async def scene() -> None:
+        for n in range(60):  # somebody's, evenly spread
+            server.call(n * window / 60)
+        await asyncio.sleep(window - 5)
+        quota = Quota(clock=LoopClock())
+        await crawl(server, quota, in_flight=10, latencies=cycle(), seconds=4 * window)
+
+    simulate(scene())
+    # The first finds out. Where it counts as well, it takes the room that was to become free.
+    assert server.refused <= (5 if refusals_count else 1)
+    assert len(server.accepted) >= 0.8 * 5 * 60
+
+
+@pytest.mark.parametrize("years", [-10, 10])
+def test_a_clock_that_was_set_between_two_lives_costs_an_hour_at_most(years: int) -> None:
+    async def scene(server: Server) -> None:
+        clock = LoopClock()
+        quota = Quota(clock=clock)
+        await crawl(server, quota, in_flight=3, latencies=cycle(), seconds=60)
+        state = quota.state()
+        clock.offset += years * 365 * 86400.0
+        quota = Quota(clock=clock, state=state)
+        began = clock.monotonic()
+        await crawl(server, quota, in_flight=3, latencies=cycle(), seconds=1.05 * HOUR)
+        assert clock.monotonic() - began <= 1.1 * HOUR
+        assert len(server.accepted) == 20
+
+    simulate(scene(SlidingWindow(10)))
+    simulate(scene(FixedWindow(10, _in_seconds, window=HOUR)))
+
+
 def test_a_token_that_somebody_else_uses_too_is_shared() -> None:
     server, others = SlidingWindow(600, refusals_count=False), []
 

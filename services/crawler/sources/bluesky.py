@@ -127,7 +127,7 @@ class BlueskySource:
 
 def _base(field: str, url: str) -> str:
     if not re.fullmatch(r"https?://[^/?#\s]+(?:/[^?#\s]*)?", url):
-        raise MalformedRequest(f"{field} is {excerpt(url)}, not such as https://host")
+        raise MalformedRequest(f"{field} is {excerpt(url)}, not such as https://host", field=field)
     return url.rstrip("/")
 
 
@@ -162,7 +162,7 @@ def meanings(message: Message, *, cdn: str, originals: bool) -> Iterator[Event]:
         case Commit(collection=collection) if collection == POST:
             uri = f"at://{message.did}/{POST}/{message.rkey}"
             if message.operation != "create":  # an edited post is forgotten, then taken anew
-                yield Removal(uri)
+                yield Removal(uri, for_good=message.operation == "delete")
             if message.operation != "delete":
                 yield _post(uri, message, cdn, originals)
 

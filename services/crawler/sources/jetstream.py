@@ -109,9 +109,11 @@ class Jetstream:
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("ws", "wss") or not parts.hostname:
-            raise MalformedRequest(f"jetstream_url is {excerpt(url)}, not such as wss://host")
+            why = f"jetstream_url is {excerpt(url)}, not such as wss://host"
+            raise MalformedRequest(why, field="jetstream_url")
         if begin and not re.fullmatch("[0-9]{1,18}", begin):
-            raise MalformedRequest(f"cursor is {excerpt(begin)}, not a whole number")
+            why = f"cursor is {excerpt(begin)}, not a whole number"
+            raise MalformedRequest(why, field="cursor")
         self._web, self._collections, self._begin = web, collections, begin
         self._server, self._path = f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/")
         self._paths = [self._path] if self._path else [V1_PATH, V2_PATH]
