@@ -129,9 +129,7 @@ class Crawling:
             self._frontier.advance(self._name, page.cursor, tally)
         faults.point("page-stored")
         if removing:
-            faults.point("removal-stored")
             self._tools.removals.apply()
-            faults.point("removal-applied")
         for outcome, count in tally.items():
             self._tools.metrics.posts.labels(self._source_name, outcome).inc(count)
 

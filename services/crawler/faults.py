@@ -12,8 +12,8 @@ POINTS = (
     "picture-written",  # its file is there, its row is not
     "fates-begun",  # within the transaction of a few pictures' fates
     "fates-stored",
-    "removal-stored",  # taken down, not yet excluded or deleted
-    "removal-applied",
+    "removal-stored",  # taken down, not yet excluded from data sets
+    "removal-applied",  # excluded, its files not yet deleted
     "dataset-staged",  # complete, under another name
     "dataset-named",  # in its place, not yet known to the database
 )

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from services.crawler import dataset, duplicates
+from services.crawler import dataset, duplicates, faults
 from services.crawler.database import Database
 from services.crawler.duplicates import LEAST_QUALITY, Hashes
 from services.crawler.keep import Verdict
@@ -177,6 +177,7 @@ class Removals:
 
         Also at the start of a service: the process may have died in between.
         """
+        faults.point("removal-stored")
         self._looks = self._known_looks()
         excluded: dict[str, set[str]] = {}
         for name, key in self._database.rows("SELECT dataset, key FROM member WHERE excluded = 1"):
@@ -188,6 +189,7 @@ class Removals:
             except BadDataset as failure:  # which must not keep the rest from going
                 log.error("%s: cannot be rid of what was taken down: %s", name, failure)
                 failures.append(failure)
+        faults.point("removal-applied")
         names = [name for name, new in touched.items() if new]
         return Removed(self._empty_trash(), sum(touched.values()), names, failures)
 

@@ -32,6 +32,7 @@ STANDIN = ("--seed=7", "--hosts=4", "--edge-px=300")
 NAME = "proof"
 LONGEST_SECONDS = 3.0  # between a crawler's first answer and its death
 PATIENCE_SECONDS = 120.0
+REMOVED = 8  # posts
 
 
 def request(standin: Child, folder: Path) -> pb.StartCrawlRequest:
@@ -42,13 +43,25 @@ def request(standin: Child, folder: Path) -> pb.StartCrawlRequest:
     return pb.StartCrawlRequest(mode=pb.CRAWL_MODE_COLLECT, instagram=source)
 
 
-def undisturbed(ask: pb.StartCrawlRequest, data: Path) -> None:
-    """The reference."""
+def undisturbed(ask: pb.StartCrawlRequest, data: Path) -> list[str]:
+    """The reference; returns the posts that are taken down before it is frozen."""
     with Crawler(data) as crawler:
         assert crawler.is_up()
         crawl = crawler.crawl(ask)
         assert crawl.state == states.STATE_SUCCEEDED, crawl
+        assert crawler.freeze(crawl.name, "whole").state == states.STATE_SUCCEEDED
+        uris = sorted({uri for uri, _ in _pictures(data / "datasets" / "whole")})
+        doomed = random.Random(1).sample(uris, REMOVED)
+        for uri in doomed:
+            remove(crawler, uri)
         assert crawler.freeze(crawl.name, NAME).state == states.STATE_SUCCEEDED
+    return doomed
+
+
+def remove(crawler: Crawler, uri: str) -> None:
+    """Takes a post down; again is no harm."""
+    post = pb.PostReference(source="instagram-v1", uri=uri)
+    crawler.stub.RemoveContent(pb.RemoveContentRequest(post=post), timeout=5)
 
 
 class Difference(NamedTuple):
@@ -85,8 +98,10 @@ def _pictures(folder: Path) -> Counter[tuple[str, str]]:
 class Victim:
     """A crawl that is killed until it has ended all the same."""
 
-    def __init__(self, ask: pb.StartCrawlRequest, data: Path, draw: random.Random) -> None:
-        self._ask, self._data, self._draw = ask, data, draw
+    def __init__(
+        self, ask: pb.StartCrawlRequest, doomed: list[str], data: Path, draw: random.Random
+    ) -> None:
+        self._ask, self._doomed, self._data, self._draw = ask, list(doomed), data, draw
         self.kills: list[str] = []
 
     def live(self, most: int) -> None:
@@ -95,7 +110,8 @@ class Victim:
         while not frozen:
             dying = len(self.kills) < most
             point = self._draw.choice(faults.POINTS) if dying and self._draw.random() < 0.5 else ""
-            how = {"EMOJINET_FAULT": f"{point}:{self._draw.randint(1, 30)}"} if point else {}
+            times = 30 if point.split("-")[0] in ("page", "picture", "fates") else 3
+            how = {"EMOJINET_FAULT": f"{point}:{self._draw.randint(1, times)}"} if point else {}
             with Crawler(self._data, **how) as crawler:
                 frozen = self._go_on(crawler, dying and not point)
             if not frozen:
@@ -130,6 +146,9 @@ class Victim:
         if crawls[0].state not in ENDED:
             return False
         assert crawls[0].state == states.STATE_SUCCEEDED, crawls[0]
+        while self._doomed:
+            remove(crawler, self._doomed[-1])
+            self._doomed.pop()
         datasets = crawler.stub.ListDatasets(pb.ListDatasetsRequest(), timeout=2).datasets
         if not datasets:
             ask = pb.CreateDatasetRequest(crawls=[crawls[0].name], name=NAME)
@@ -144,10 +163,10 @@ def prove(kills: int, posts: int, folder: Path, seed: int = 1) -> dict[str, int]
     result = Counter(kills=0, crawls=0, lost=0, duplicated=0, torn=0)
     with Child(*STANDIN, f"--posts={posts}") as standin:
         ask = request(standin, folder)
-        undisturbed(ask, folder / "reference")
+        doomed = undisturbed(ask, folder / "reference")
         while result["kills"] < kills:
             data = folder / "victim"
-            victim = Victim(ask, data, draw)
+            victim = Victim(ask, doomed, data, draw)
             # Authors are hashed with the key of a data folder: the same one, or no two are alike.
             (data / "crawler").mkdir(parents=True)
             shutil.copy(folder / "reference" / "crawler" / "author.key", data / "crawler")
