@@ -24,13 +24,13 @@ CREATE TABLE IF NOT EXISTS emoji_count (
 CREATE TABLE IF NOT EXISTS author_count (
     crawl TEXT, author BLOB, count INT, PRIMARY KEY (crawl, author)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS post (
-    id INTEGER PRIMARY KEY, crawl TEXT, source TEXT, uri TEXT, author BLOB, time REAL,
+    id INTEGER PRIMARY KEY AUTOINCREMENT, crawl TEXT, source TEXT, uri TEXT, author BLOB, time REAL,
     segment TEXT, mentions TEXT, hashtags TEXT, words TEXT, UNIQUE (crawl, uri));
 CREATE INDEX IF NOT EXISTS post_uri ON post (source, uri);
 CREATE INDEX IF NOT EXISTS post_author ON post (author);
 -- state: 0 to be fetched, 1 stored, 2 dropped. Several posts may show one image.
 CREATE TABLE IF NOT EXISTS image (
-    id INTEGER PRIMARY KEY, crawl TEXT, url TEXT, cid TEXT, host TEXT,
+    id INTEGER PRIMARY KEY AUTOINCREMENT, crawl TEXT, url TEXT, cid TEXT, host TEXT,
     state INT NOT NULL DEFAULT 0, attempts INT NOT NULL DEFAULT 0,
     due REAL NOT NULL DEFAULT 0, sha256 BLOB,
     UNIQUE (crawl, url));

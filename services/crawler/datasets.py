@@ -50,6 +50,7 @@ class Datasets:
         """Continues what an earlier process of this service began: freezing, and taking down."""
         dataset.sweep(self._folder)
         self._tools.removals.apply()
+        self._tools.removals.sweep()
         for (name,) in self._database.rows("SELECT name FROM dataset WHERE state IN (?, ?)", *LIVE):
             self._begin(name)
 

@@ -121,7 +121,6 @@ class Fetcher:
         """
         held = Held(self._budget)
         try:
-            await held.grow(FIRST_BYTES)
             if image.url.startswith("file:"):
                 content = await self._from_file(image.url, held)
             else:
@@ -145,10 +144,12 @@ class Fetcher:
             url = addresses.check_url(text)
             for _ in range(MAX_REDIRECTS + 1):
                 host = self._host(url)
-                async with host.slots:
+                async with host.slots:  # first, or those who wait for dead hosts held all bytes
+                    await held.grow(FIRST_BYTES)
                     found = await self._from_host(url, host, held)
                 if isinstance(found, bytes):
                     return found
+                held.shrink(0)  # or it might wait for a slot whose holder waits for these bytes
                 url = found
         raise FetchFailed(Outcome.REDIRECT_LOOP, f"{shown(text)} redirects too often")
 

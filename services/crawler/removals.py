@@ -193,6 +193,12 @@ class Removals:
         names = [name for name, new in touched.items() if new]
         return Removed(self._empty_trash(), sum(touched.values()), names, failures)
 
+    def sweep(self) -> None:
+        """Deletes files that no row knows: of pictures in hand when the last process died."""
+        for sha256 in self._store.names():
+            if not self._database.row("SELECT 1 FROM sample WHERE sha256 = ?", sha256):
+                self._store.remove(sha256)
+
     def _empty_trash(self) -> int:
         """Deletes the files of pictures that are gone, and have not come back meanwhile."""
         deleted = 0

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from services.shared.errors import StorageFailed
@@ -17,6 +18,14 @@ class Store:
         """Where the picture lies, or would."""
         name = sha256.hex()
         return self._folder / name[:2] / f"{name}.jpg"
+
+    def names(self) -> Iterator[bytes]:
+        """The digests of all pictures that lie here, after what was begun in vain is gone."""
+        for staged in self._folder.glob("*/*.tmp"):
+            staged.unlink(missing_ok=True)
+        for path in self._folder.glob("*/*.jpg"):
+            with contextlib.suppress(ValueError):  # not of ours
+                yield bytes.fromhex(path.stem)
 
     def put(self, sha256: bytes, jpeg: bytes) -> None:
         """Stores a picture; the same one again is no harm.

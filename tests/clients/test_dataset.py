@@ -172,7 +172,6 @@ def test_a_server_that_is_not_there_is_told_with_how_to_start_one(arguments: lis
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["create"], "CRAWL"),
         (["create", "x", "--test", "0.6"], "--test"),
         (["create", "x", "--test", "nan"], "--test"),
         (["remove"], "--author"),

@@ -120,3 +120,14 @@ def test_when_the_disk_has_room_again_it_goes_on(tmp_path: Path) -> None:
         [sys.executable, "-c", FULL_DISK, tmp_path], capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stderr
+
+
+def test_the_pictures_that_lie_here_are_named_and_what_was_begun_in_vain_goes(
+    tmp_path: Path,
+) -> None:
+    store = Store(tmp_path)
+    store.put(DIGEST, CONTENT)
+    store.path(DIGEST).with_name("begun.tmp").write_bytes(b"half")
+    store.path(DIGEST).with_name("stranger.jpg").write_bytes(b"?")
+    assert list(store.names()) == [DIGEST]
+    assert {path.name for path in files(tmp_path)} == {f"{DIGEST.hex()}.jpg", "stranger.jpg"}

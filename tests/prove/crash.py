@@ -190,7 +190,7 @@ def show(tally: Counter[str]) -> None:
 
 def main(
     kills: Annotated[int, typer.Option(min=1)] = 200,
-    posts: Annotated[int, typer.Option(min=10)] = 2000,
+    posts: Annotated[int, typer.Option(min=10)] = 1000,
 ) -> None:
     """Kills crawls, and compares what they find with what an undisturbed crawl finds."""
     with tempfile.TemporaryDirectory() as folder:

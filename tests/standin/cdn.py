@@ -14,7 +14,7 @@ from tests.standin.world import Image, World
 EDGES_PX = {"5": 150, "6": 320, "7": 0}
 NOAI = {
     "noai": {"X-Robots-Tag": "noai"},
-    "noimageai": {"X-Robots-Tag": "otherbot: nofollow, noimageai"},
+    "noimageai": {"X-Robots-Tag": "nofollow, noimageai"},
     "noindex": {"X-Robots-Tag": "noindex, noarchive"},
     "tdm": {"TDM-Reservation": "1", "TDM-Policy": "https://policy.example/tdm"},
 }
