@@ -21,6 +21,7 @@ from services.crawler import crawl as module
 from services.crawler import dataset, shards
 from services.crawler.keep import author_hash
 from services.crawler.manifest import MANIFEST
+from services.crawler.store import Store
 from services.shared.decoders import Decoders
 from services.shared.queue import Served
 from tests.crawler.running import Running, Unpooled, brisk, collect, crawler, funnel, until  # noqa: F401
@@ -485,3 +486,10 @@ async def test_a_data_set_that_is_damaged_keeps_nothing_else_from_going(tmp_path
         assert running.files() == 2
     async with crawler(tmp_path / "data") as running:  # nor the service from starting
         assert (await running.get(crawl.name)).state == states.STATE_SUCCEEDED
+
+
+async def test_a_picture_in_hand_when_the_process_died_leaves_no_file(tmp_path: Path) -> None:
+    store = Store(tmp_path / "crawler" / "images")
+    store.put(b"1" * 32, b"half done")
+    async with crawler(tmp_path):
+        assert not store.path(b"1" * 32).exists()

@@ -33,6 +33,9 @@ NAME = "proof"
 LONGEST_SECONDS = 3.0  # between a crawler's first answer and its death
 PATIENCE_SECONDS = 120.0
 REMOVED = 8  # posts
+LATE = [point for point in faults.POINTS if point.startswith(("removal", "dataset"))]
+EARLY = [point for point in faults.POINTS if point not in LATE]
+LATE_SHARE = 0.15
 
 
 def request(standin: Child, folder: Path) -> pb.StartCrawlRequest:
@@ -109,13 +112,18 @@ class Victim:
         frozen = False
         while not frozen:
             dying = len(self.kills) < most
-            point = self._draw.choice(faults.POINTS) if dying and self._draw.random() < 0.5 else ""
-            times = 30 if point.split("-")[0] in ("page", "picture", "fates") else 3
+            point = self._fault() if dying and self._draw.random() < 0.5 else ""
+            times = 3 if point in LATE else 30
             how = {"EMOJINET_FAULT": f"{point}:{self._draw.randint(1, times)}"} if point else {}
             with Crawler(self._data, **how) as crawler:
                 frozen = self._go_on(crawler, dying and not point)
             if not frozen:
                 self.kills.append(point or "SIGKILL")
+
+    def _fault(self) -> str:
+        """Mostly one of the crawl: those that come when it has ended kill once in its life."""
+        late = self._draw.random() < LATE_SHARE
+        return self._draw.choice(LATE if late else EARLY)
 
     def _go_on(self, crawler: Crawler, kill: bool) -> bool:
         """Whether the crawl and its data set came to their end before the process did."""

@@ -155,7 +155,10 @@ def test_a_post_without_a_text_that_may_be_is_malformed(text: object) -> None:
 
 def test_deletions_remove_and_edits_remove_and_bring_anew() -> None:
     assert _told(_commit({}, "delete")) == [Removal(URI)]
-    assert _told(_commit(RECORD, "update")) == [Removal(URI, for_good=False), *_told(_commit(RECORD))]
+    assert _told(_commit(RECORD, "update")) == [
+        Removal(URI, for_good=False),
+        *_told(_commit(RECORD)),
+    ]
 
 
 @pytest.mark.parametrize("status", ["takendown", "suspended", "deleted", "deactivated", ""])
