@@ -28,7 +28,8 @@ from services.shared.errors import BadDataset
 from tests.crawler.running import ENDED, Crawler
 from tests.standin.child import Child
 
-STANDIN = ("--seed=7", "--hosts=4", "--edge-px=300")
+# No crawl is to wait for its quota: that is for `prove-scale`.
+STANDIN = ("--seed=7", "--hosts=4", "--edge-px=300", "--limit=1000000")
 NAME = "proof"
 LONGEST_SECONDS = 3.0  # between a crawler's first answer and its death
 PATIENCE_SECONDS = 120.0
