@@ -12,6 +12,7 @@ import signal
 import tempfile
 import time
 from collections import Counter
+from itertools import cycle
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -106,6 +107,7 @@ class Victim:
         self, ask: pb.StartCrawlRequest, doomed: list[str], data: Path, draw: random.Random
     ) -> None:
         self._ask, self._doomed, self._data, self._draw = ask, list(doomed), data, draw
+        self._faults = tuple(cycle(draw.sample(each, len(each))) for each in (EARLY, LATE))
         self.kills: list[str] = []
 
     def live(self, most: int) -> None:
@@ -114,7 +116,7 @@ class Victim:
         while not frozen:
             dying = len(self.kills) < most
             point = self._fault() if dying and self._draw.random() < 0.5 else ""
-            times = 3 if point in LATE else 30
+            times = 3 if point in LATE or point.startswith("fates") else 30
             how = {"EMOJINET_FAULT": f"{point}:{self._draw.randint(1, times)}"} if point else {}
             with Crawler(self._data, **how) as crawler:
                 frozen = self._go_on(crawler, dying and not point)
@@ -124,7 +126,7 @@ class Victim:
     def _fault(self) -> str:
         """Mostly one of the crawl: those that come when it has ended kill once in its life."""
         late = self._draw.random() < LATE_SHARE
-        return self._draw.choice(LATE if late else EARLY)
+        return next(self._faults[late])
 
     def _go_on(self, crawler: Crawler, kill: bool) -> bool:
         """Whether the crawl and its data set came to their end before the process did."""
