@@ -30,7 +30,7 @@ WORLD = World(seed=1, posts=400, emoji=40, edge_px=64)
 CLOSED = 3  # the host whose robots.txt forbids everything
 MOST_USED = 15
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.system]
 module_wide = pytest_asyncio.fixture(scope="module", loop_scope="module")
 
 

@@ -21,7 +21,7 @@ from tests.standin.world import World
 
 WORLD = World(seed=1, posts=300, emoji=20, edge_px=48, noai=0.0, deleted=0.0)
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.system]
 module_wide = pytest_asyncio.fixture(scope="module", loop_scope="module")
 
 

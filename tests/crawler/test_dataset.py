@@ -23,6 +23,8 @@ from services.crawler.splits import Shares
 from services.shared.errors import AlreadyExists, BadDataset, StorageFailed
 from tests.crawler.finds import VOCABULARY, finds, post, stream
 
+pytestmark = pytest.mark.system
+
 FUNNEL = [("post", "kept", 60), ("post", "no_image", 3)]
 SHARES = Shares(0.2, 0.2)
 

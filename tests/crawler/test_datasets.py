@@ -15,7 +15,7 @@ from services.shared import errors
 from tests.crawler.running import Running, brisk, crawler, until  # noqa: F401
 from tests.crawler.test_removals import photograph, said, table
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.system]
 module_wide = pytest_asyncio.fixture(scope="module", loop_scope="module")
 ROWS = [(photograph(number), f"author{number}") for number in range(12)]
 

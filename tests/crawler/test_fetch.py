@@ -26,6 +26,8 @@ from tests.standin import misbehaviours
 from tests.standin.standin import Standin
 from tests.standin.world import World
 
+pytestmark = pytest.mark.system
+
 JPEG = b"\xff\xd8\xff\xe0" + bytes(1000)
 HOSTS = [ip_network(f"127.0.0.{n}/32") for n in range(2, 7)]  # not 127.0.0.1: that is the canary's
 BAD_SECONDS = 10.0

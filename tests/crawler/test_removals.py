@@ -47,7 +47,7 @@ AUTHOR = WORLD.author(0)  # who has most posts
 THEIRS = [post for post in KEEPING if post.author == AUTHOR]
 OTHERS = [post for post in KEEPING if post.author != AUTHOR]
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.system]
 module_wide = pytest_asyncio.fixture(scope="module", loop_scope="module")
 
 

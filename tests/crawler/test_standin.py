@@ -26,6 +26,8 @@ from tests.standin.standin import Standin
 from tests.standin.truth import wanted
 from tests.standin.world import Post, World
 
+pytestmark = pytest.mark.system
+
 SMALL = World(seed=1, posts=600, emoji=30, edge_px=64)
 FIRST = "/subscribe?wantedCollections=app.bsky.feed.post"
 SECOND = "/xrpc/network.bsky.jetstream.subscribeEvents"
