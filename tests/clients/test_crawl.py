@@ -26,6 +26,8 @@ from tests.clients.commandline import COMMAND, clean
 from tests.clients.crawler_standin import VOCABULARY, CrawlerStandin, crawl
 from tests.clients.standin import Context, fail
 
+pytestmark = pytest.mark.system
+
 Done = subprocess.CompletedProcess[bytes]
 RUNNING = crawl()
 LATER = crawl(posts=1_000)

@@ -17,6 +17,8 @@ from tests.clients import commandline
 from tests.clients.commandline import COMMAND, clean
 from tests.clients.crawler_standin import CrawlerStandin, dataset
 
+pytestmark = pytest.mark.system
+
 Done = subprocess.CompletedProcess[bytes]
 RUNNING, SUCCEEDED = dataset(states.STATE_RUNNING), dataset()
 DIGEST = hashlib.sha256(b"picture").hexdigest()

@@ -26,6 +26,8 @@ from services.shared.errors import (
 )
 from tests.crawler.finds import VOCABULARY, finds
 
+pytestmark = pytest.mark.system
+
 
 @pytest.fixture(scope="module")
 def frozen(tmp_path_factory: pytest.TempPathFactory) -> Path:

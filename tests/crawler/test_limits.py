@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from services.crawler.limits import Clock, Quota, announced
 
+pytestmark = pytest.mark.system
+
 HOUR = 3600.0
 START = 1_440_000_000.0  # September 2015
 simulations = settings(

@@ -15,6 +15,8 @@ from emojinet.v1 import state_pb2 as states
 from tests.crawler.running import Crawler, collect, funnel
 from tests.standin.child import Child
 
+pytestmark = pytest.mark.system
+
 STATUS = health_pb2.HealthCheckResponse
 
 

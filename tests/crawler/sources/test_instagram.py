@@ -22,6 +22,8 @@ from tests.standin.clock import Clock
 from tests.standin.standin import Standin
 from tests.standin.world import World
 
+pytestmark = pytest.mark.system
+
 TOKEN = "secret+t/k=n"
 BASE = "https://photos.example/v1"
 LOOPBACK = [ip_network("127.0.0.0/8")]
