@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 import uvloop
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry
 
 from emojinet.v1 import crawler_service_pb2 as pb
 from emojinet.v1 import crawler_service_pb2_grpc as rpc
@@ -26,7 +26,8 @@ from services.crawler.server import CrawlerService
 from services.crawler.store import Store
 from services.crawler.tools import Tools
 from services.crawler.web import Web
-from services.shared import harness, settings
+from services.shared import harness
+from services.shared.addresses import Network
 from services.shared.decoders import Decoders
 from services.shared.errors import EmojinetError, StorageFailed
 
@@ -36,7 +37,6 @@ PRESCALER = "services.crawler.prescaler"
 
 log = logging.getLogger(__name__)
 app = typer.Typer(add_completion=False)
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,9 +54,7 @@ class Options:
 
 async def serve(options: Options) -> None:
     """Listens, opens its state, goes on with what was begun, serves until SIGTERM."""
-    boundary, registry = harness.Boundary(), CollectorRegistry()
-    for collector in (ProcessCollector, PlatformCollector, GCCollector):
-        collector(registry=registry)
+    boundary, registry = harness.Boundary(), harness.process_metrics()
     harness.serve_metrics(options.host, options.metrics_port, registry)
     server, health = harness.new_server(boundary), harness.Health(SERVICE.full_name)
     service = CrawlerService()
@@ -150,12 +148,6 @@ def _lock(folder: Path) -> int:
     return descriptor
 
 
-def option(name: str, text: str) -> typer.models.OptionInfo:
-    """A flag with its `EMOJINET_*` twin."""
-    made: typer.models.OptionInfo = typer.Option(help=text, envvar=f"EMOJINET_{name}")
-    return made
-
-
 def networks(text: str) -> tuple[Network, ...]:
     """The networks of a comma-separated list."""
     try:
@@ -167,10 +159,14 @@ def networks(text: str) -> tuple[Network, ...]:
 @app.callback(invoke_without_command=True)
 def main(
     context: typer.Context,
-    host: Annotated[str, option("HOST", "Address to listen on, metrics included.")] = "127.0.0.1",
-    port: Annotated[int, option("PORT", "Port for gRPC; 0 lets the system choose.")] = 50052,
-    metrics_port: Annotated[int, option("METRICS_PORT", "Port for Prometheus.")] = 9102,
-    data: Annotated[Path, option("DATA", "Where everything is kept.")] = Path("data"),
+    host: Annotated[
+        str, harness.option("HOST", "Address to listen on, metrics included.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, harness.option("PORT", "Port for gRPC; 0 lets the system choose.")
+    ] = 50052,
+    metrics_port: Annotated[int, harness.option("METRICS_PORT", "Port for Prometheus.")] = 9102,
+    data: Annotated[Path, harness.option("DATA", "Where everything is kept.")] = Path("data"),
     allow: Annotated[
         str,
         typer.Option(
@@ -180,17 +176,15 @@ def main(
         ),
     ] = "",
     ca_file: Annotated[
-        Path | None, option("CA_FILE", "More certificate authorities to trust, as PEM.")
+        Path | None, harness.option("CA_FILE", "More certificate authorities to trust, as PEM.")
     ] = None,
     contact: Annotated[
-        str, option("CONTACT", "How those who are crawled can reach you: an address or URL.")
+        str,
+        harness.option("CONTACT", "How those who are crawled can reach you: an address or URL."),
     ] = "",
 ) -> None:
     """Gathers pictures that people posted with emoji, and freezes them into data sets."""
-    try:
-        settings.check(os.environ)
-    except settings.UnknownSetting as error:
-        harness.fail(str(error))
+    harness.check_settings()
     options = Options(
         host=host,
         port=port,

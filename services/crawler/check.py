@@ -21,11 +21,10 @@ from services.crawler.post import Event, Malformed, Page, Post
 from services.crawler.recording import Recorder, Seen, Tapped
 from services.crawler.sources import Plan, Source, bluesky, frames
 from services.crawler.web import Web, WebFailed
-from services.shared import header, vocabulary
+from services.shared import header, pixels, vocabulary
 from services.shared.errors import EmojinetError
 
 SAMPLE = 10  # pictures that are fetched
-MAX_PICTURE = 10 << 20
 MAX_LAG_SECONDS = 60.0
 TOLERATED = 0.01  # the share in which an assumption may break: strangers write records by hand
 KINDS = ("commit", "account", "identity", "sync", "info")
@@ -207,7 +206,7 @@ def _see_event(event: Event, report: Report, pictures: list[str]) -> None:
 
 async def _see_picture(web: Web, url: str, report: Report) -> None:
     try:
-        reply = await web.get(url, max_bytes=MAX_PICTURE)
+        reply = await web.get(url, max_bytes=pixels.MAX_BYTES)
     except WebFailed as error:
         report.note("pictures are where they should be", False, f"no answer: {error.status}")
         return

@@ -42,7 +42,6 @@ SETTLE_SECONDS = 0.2  # what was learned in this time is stored in one transacti
 LOOK_SECONDS = 0.2  # how often an idle part looks for work
 DECODE_PATIENCE_SECONDS = 600.0
 MANY = 100_000  # pictures to fetch: more are not counted for show
-REMOVED = "removed"  # the outcome of a picture that was taken down before
 
 log = logging.getLogger(__name__)
 
@@ -228,7 +227,7 @@ class Crawling:
         if known := self._frontier.sample(sha256):
             return Fate(id, sample=known)
         if self._tools.removals.has_image(sha256):
-            return Fate(id, outcome=REMOVED)
+            return Fate(id, outcome=Verdict.REMOVED)
         served = await self._tools.decoders.decode(
             content,
             cost_seconds=self._tools.decoders.check(content),
@@ -252,22 +251,17 @@ class Crawling:
         fates = [self._unless_removed(fate) for fate in self._fates]
         if not fates:
             return
-        before = self._counted()
         with self._frontier.transaction():
-            unwanted = self._frontier.settle(self._name, fates)
+            settled = self._frontier.settle(self._name, fates)
             faults.point("fates-begun")
         faults.point("fates-stored")
         self._fates.clear()
         self._trying.difference_update(fate.id for fate in fates)
-        for sha256 in unwanted:
+        for sha256 in settled.unwanted:
             if not self._frontier.sample(sha256):
                 self._tools.store.remove(sha256)
-        for outcome, count in (self._counted() - before).items():
+        for outcome, count in settled.tally.items():
             self._tools.metrics.images.labels(outcome).inc(count)
-
-    def _counted(self) -> Counter[str]:
-        counts = self._frontier.funnel([self._name]).counts
-        return Counter({each.outcome: each.count for each in counts if each.stage == "image"})
 
     def _unless_removed(self, fate: Fate) -> Fate:
         """The fate, unless its picture, or one that looks like it, was taken down meanwhile."""
@@ -277,7 +271,7 @@ class Crawling:
         removals, store = self._tools.removals, self._tools.store
         if removals.has_image(sha256) or removals.has_look(pdq, quality):
             store.remove(sha256)
-            return Fate(fate.id, outcome=REMOVED)
+            return Fate(fate.id, outcome=Verdict.REMOVED)
         if not store.path(sha256).exists():  # it was only another's that went: it is fetched anew
             return Fate(fate.id, attempts=1)
         return fate
@@ -292,12 +286,13 @@ def _missed(queued: Queued, failure: FetchFailed) -> Fate:
     made = queued.attempts + (failure.outcome != Outcome.LIMITED)
     if failure.retry_seconds is None or made >= MAX_ATTEMPTS:
         return Fate(queued.id, outcome=failure.outcome)
-    return _again(queued, max(failure.retry_seconds, RETRY_SECONDS * 2**made), made)
+    return _again(queued, RETRY_SECONDS * 2**made, made, failure.retry_seconds)
 
 
-def _again(queued: Queued, pause_seconds: float, made: int) -> Fate:
-    due = time.time() + pause_seconds * random.uniform(1, 1.5)
-    return Fate(queued.id, attempts=max(1, made), due_seconds=due)
+def _again(queued: Queued, pause_seconds: float, made: int, told_seconds: float = 0.0) -> Fate:
+    """Another attempt: what a host has told us to wait is kept to within a tenth."""
+    pause = max(told_seconds * random.uniform(1, 1.1), pause_seconds * random.uniform(1, 1.5))
+    return Fate(queued.id, attempts=max(1, made), due_seconds=time.time() + pause)
 
 
 def _first(failures: BaseExceptionGroup[EmojinetError]) -> EmojinetError:

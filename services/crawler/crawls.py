@@ -11,7 +11,6 @@ from typing import cast
 from emojinet.v1 import crawler_service_pb2 as pb
 from emojinet.v1 import state_pb2 as states
 from services.crawler.crawl import MANY, Crawling
-from services.crawler.frontier import Quotas
 from services.crawler.post import Page
 from services.crawler.rank import Ranking, ranked
 from services.crawler.sources import Plan, Source, name_of
@@ -141,11 +140,11 @@ class Crawls:
 
     async def _measure(self) -> None:
         """Keeps the gauges of metrics up to date."""
-        metrics, quotas = self._tools.metrics, Quotas(self._tools.database)
+        metrics = self._tools.metrics
         while True:
             with contextlib.suppress(errors.StorageFailed):
                 metrics.queued.set(sum(self._frontier.pending(n, MANY) for n in self._at_work))
-                metrics.show(quotas)
+                metrics.show(self._tools.web.quotas)
             await asyncio.sleep(MEASURE_SECONDS)
 
     # -- at work ----------------------------------------------------------------------------------

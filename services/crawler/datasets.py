@@ -8,19 +8,18 @@ import re
 import secrets
 import time
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-
-import pyarrow.parquet  # type: ignore[import-untyped]
+from typing import Any
 
 from emojinet.v1 import crawler_service_pb2 as pb
 from emojinet.v1 import state_pb2 as states
-from services.crawler import dataset, shards
+from services.crawler import dataset, manifest, shards
 from services.crawler.crawls import Crawls
 from services.crawler.database import Database
 from services.crawler.dataset import Find, Frozen
 from services.crawler.frontier import Frontier
 from services.crawler.keep import author_hash
-from services.crawler.manifest import MANIFEST
 from services.crawler.sources import NAMES
 from services.crawler.splits import Shares
 from services.crawler.tools import Tools
@@ -240,20 +239,20 @@ class Datasets:
         )
         return [self._described(*row) for row in rows]
 
-    def _described(self, *row: object) -> pb.Dataset:
+    def _described(self, *row: Any) -> pb.Dataset:
         name, request, state, error, digest, samples, created, ended, excluded = row
         found = pb.Dataset(
-            name=name,  # type: ignore[arg-type]
-            request=pb.CreateDatasetRequest.FromString(request),  # type: ignore[arg-type]
-            state=state,  # type: ignore[arg-type]
-            digest=digest or "",  # type: ignore[arg-type]
-            samples=json.loads(samples or "{}"),  # type: ignore[arg-type]
-            excluded=excluded,  # type: ignore[arg-type]
-            uri=str((self._folder / str(name)).resolve()),
+            name=name,
+            request=pb.CreateDatasetRequest.FromString(request),
+            state=state,
+            digest=digest or "",
+            samples=json.loads(samples or "{}"),
+            excluded=excluded,
+            uri=str((self._folder / name).resolve()),
         )
-        found.create_time.FromMilliseconds(int(created * 1000))  # type: ignore[operator]
+        found.create_time.FromMilliseconds(int(created * 1000))
         if ended:
-            found.end_time.FromMilliseconds(int(ended * 1000))  # type: ignore[operator]
+            found.end_time.FromMilliseconds(int(ended * 1000))
         if error:
             found.error.ParseFromString(error)
         with contextlib.suppress(OSError, ValueError):
@@ -264,15 +263,14 @@ class Datasets:
 
 def _enter_members(database: Database, name: str, folder: Path) -> None:
     """Notes which pictures are in which sample; some may have been taken down meanwhile."""
-    file = pyarrow.parquet.ParquetFile(folder / MANIFEST)
-    for batch in file.iter_batches(MEMBERS_AT_ONCE, columns=["sha256", "key"]):
-        pairs = zip(*(column.to_pylist() for column in batch.columns), strict=True)
+    members = manifest.members(folder)
+    while some := list(islice(members, MEMBERS_AT_ONCE)):
         with database.transaction():
-            for sha256, key in pairs:
+            for sha256, key in some:
                 database.run(
                     "INSERT OR IGNORE INTO member VALUES "
                     "(?1, ?2, ?3, NOT EXISTS (SELECT 1 FROM sample WHERE sha256 = ?1))",
-                    bytes.fromhex(sha256),
+                    sha256,
                     name,
                     key,
                 )

@@ -29,7 +29,6 @@ from services.shared.errors import (
     StorageFailed,
 )
 from services.shared.queue import Priority, QueueMetrics
-from services.shared.worker import Worker
 
 INDEX = ("key", "split", "shard", "labels", "stored_width", "stored_height", "pictures")
 MARK = ".prescaled.json"
@@ -210,18 +209,6 @@ def _mark(out: Path, edge_px: int) -> None:
             )
 
 
-class _Prescalers(Decoders):
-    """Prescaler processes, for an edge of one's own."""
-
-    def __init__(self, slots: int, edge_px: int) -> None:
-        super().__init__(slots, "services.crawler.prescaler")
-        self._edge_px = edge_px
-
-    async def _start(self, niceness: int) -> Worker:
-        arguments = [f"--niceness={niceness}", f"--edge-px={self._edge_px}"]
-        return await Worker(self._module, arguments).start()
-
-
 async def _prescale_all(
     source: Path, out: Path, edge_px: int, console: Console
 ) -> list[tuple[str, str]]:
@@ -230,7 +217,8 @@ async def _prescale_all(
     failures: list[tuple[str, str]] = []
     todo = [path for path in sorted(source.rglob("*")) if _is_picture(path)]
     left = iter(todo)
-    decoders = await _Prescalers(slots, edge_px).start()
+    decoders = Decoders(slots, "services.crawler.prescaler", f"--edge-px={edge_px}")
+    await decoders.start()
     decoders.open(QueueMetrics(CollectorRegistry()))
 
     async def work() -> None:

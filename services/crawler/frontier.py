@@ -59,6 +59,15 @@ class Fate(NamedTuple):
     """When to do so, since 1970."""
 
 
+class Settled(NamedTuple):
+    """What the fates of some pictures came to."""
+
+    tally: Counter[str]
+    """Of the outcomes that are final."""
+    unwanted: Sequence[bytes]
+    """Digests of pictures that nobody wants any more: their posts are gone since."""
+
+
 class Frontier:
     """The crawls of one data folder."""
 
@@ -285,12 +294,8 @@ class Frontier:
         row = self._database.row("SELECT * FROM sample WHERE sha256 = ?", sha256)
         return Sample(*row) if row else None
 
-    def settle(self, crawl: str, fates: Iterable[Fate]) -> list[bytes]:
-        """Stores what became of pictures: to be called in a transaction.
-
-        Returns:
-            Digests of pictures that nobody wants any more: their posts are gone since.
-        """
+    def settle(self, crawl: str, fates: Iterable[Fate]) -> Settled:
+        """Stores what became of pictures: to be called in a transaction."""
         tally: Counter[str] = Counter()
         unwanted = []
         for fate in fates:
@@ -311,7 +316,7 @@ class Frontier:
             elif fate.sample:
                 unwanted.append(fate.sample.sha256)
         self._count(crawl, "image", tally)
-        return unwanted
+        return Settled(tally, unwanted)
 
     def _add_sample(self, sample: Sample | None) -> str:
         assert sample

@@ -126,6 +126,15 @@ class Quota:
             self._refusals = 0
         self._changed.set()
 
+    @property
+    def left(self) -> int | None:
+        """Calls that its server still allows now; None where that was never said."""
+        if self._left is not None or self._limit is None:
+            return self._left
+        now = self._clock.monotonic()
+        held = sum(count for end, count in self._log if end + _HOLD_SECONDS > now)
+        return max(0, self._limit - held)
+
     def state(self) -> str:
         """What a later process has to know, in at most a few kilobytes."""
         to_wall = self._clock.now() - self._clock.monotonic()

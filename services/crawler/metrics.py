@@ -1,14 +1,13 @@
 """What the crawler tells Prometheus; the README lists all."""
 
-import json
-import time
+from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from services.crawler.fetch import Outcome
-from services.crawler.frontier import DUPLICATE, STORED, Quotas
+from services.crawler.frontier import DUPLICATE, STORED
 from services.crawler.keep import Verdict
-from services.crawler.limits import WINDOW_SECONDS
+from services.crawler.limits import Quota
 from services.crawler.sources import NAMES
 from services.shared.errors import ImageError, Internal, reason_name
 from services.shared.queue import QueueMetrics
@@ -55,19 +54,9 @@ class Metrics:
         for outcome in (STORED, DUPLICATE, Verdict.REMOVED, *Outcome, *UNDECODED.values()):
             self.images.labels(outcome)
 
-    def show(self, quotas: Quotas) -> None:
-        """Tells of the quotas as they were kept last."""
-        for name, state in quotas.items():
+    def show(self, quotas: Mapping[str, Quota]) -> None:
+        """Tells what sources still allow, by the names of their quotas."""
+        for name, quota in quotas.items():
             source = name.partition(":")[0]
-            if source in NAMES.values() and (left := _left(state)) is not None:
+            if source in NAMES.values() and (left := quota.left) is not None:
                 self.quota.labels(source).set(left)
-
-
-def _left(state: str) -> int | None:
-    """Calls that a kept quota leaves; None if its server never said."""
-    told = json.loads(state)
-    if told["left"] is not None or told["limit"] is None:
-        left: int | None = told["left"]
-        return left
-    held = (count for end, count in told["log"] if end > time.time() - WINDOW_SECONDS)
-    return max(0, int(told["limit"]) - sum(held))

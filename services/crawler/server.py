@@ -8,9 +8,9 @@ import grpc
 
 from emojinet.v1 import crawler_service_pb2 as pb
 from emojinet.v1 import crawler_service_pb2_grpc as rpc
-from emojinet.v1 import state_pb2 as states
 from services.crawler.crawls import Crawls
 from services.crawler.datasets import Datasets
+from services.crawler.frontier import LIVE
 from services.crawler.tools import Tools
 from services.shared import errors
 
@@ -107,13 +107,12 @@ class CrawlerService(rpc.CrawlerServiceServicer):
 
 async def _changes(look: Callable[[], T]) -> AsyncIterator[T]:
     """What `look` shows: now, whenever it has changed, and when it has ended."""
-    live = (states.STATE_PENDING, states.STATE_RUNNING, states.STATE_PAUSED)
     last = None
     while True:
         now = look()
         if now != last:
             yield now
-        if now.state not in live:
+        if now.state not in LIVE:
             return
         last = now
         await asyncio.sleep(WATCH_SECONDS)

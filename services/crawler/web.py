@@ -122,6 +122,11 @@ class Web:
         await self._sockets.close()
         await self._connector.close()
 
+    @property
+    def quotas(self) -> Mapping[str, Quota]:
+        """The limits by name, those included that were kept by an earlier process."""
+        return self._quotas | {name: self.quota(name) for name in list(self._kept)}
+
     def quota(self, name: str) -> Quota:
         """The limit of that name, as it was left when the process last ended."""
         if name not in self._quotas:

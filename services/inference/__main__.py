@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import os
 import time
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,7 +11,7 @@ from typing import Annotated
 
 import typer
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry
 
 from emojinet.v1 import inference_service_pb2 as pb
 from emojinet.v1 import inference_service_pb2_grpc as rpc
@@ -21,7 +20,7 @@ from services.inference.backends import timed
 from services.inference.gate import Gate, cores
 from services.inference.metrics import Metrics
 from services.inference.server import InferenceService, Serving
-from services.shared import harness, model, settings
+from services.shared import harness, model
 from services.shared.decoders import Decoders
 from services.shared.errors import EmojinetError
 from services.shared.worker import WorkerDied, WorkerFailed
@@ -49,9 +48,7 @@ class Options:
 
 async def serve(options: Options) -> None:
     """Listens, loads, becomes ready, serves until SIGTERM, drains."""
-    boundary, registry = harness.Boundary(), CollectorRegistry()
-    for collector in (ProcessCollector, PlatformCollector, GCCollector):
-        collector(registry=registry)
+    boundary, registry = harness.Boundary(), harness.process_metrics()
     harness.serve_metrics(options.host, options.metrics_port, registry)
     server, health = harness.new_server(boundary), harness.Health(SERVICE.full_name)
     service = InferenceService(Decoders(cores()))
@@ -149,12 +146,6 @@ async def _drain(
     await service.decoders.close()
 
 
-def option(name: str, text: str) -> typer.models.OptionInfo:
-    """A flag with its `EMOJINET_*` twin."""
-    made: typer.models.OptionInfo = typer.Option(help=text, envvar=f"EMOJINET_{name}")
-    return made
-
-
 def checked_backend(backend: str) -> str:
     """Refuses a backend that does not exist."""
     if backend.startswith("timed:"):
@@ -175,19 +166,23 @@ class Precision(StrEnum):
 
 
 def main(
-    host: Annotated[str, option("HOST", "Address to listen on, metrics included.")] = "127.0.0.1",
-    port: Annotated[int, option("PORT", "Port for gRPC; 0 lets the system choose.")] = 50051,
-    metrics_port: Annotated[int, option("METRICS_PORT", "Port for Prometheus.")] = 9101,
+    host: Annotated[
+        str, harness.option("HOST", "Address to listen on, metrics included.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, harness.option("PORT", "Port for gRPC; 0 lets the system choose.")
+    ] = 50051,
+    metrics_port: Annotated[int, harness.option("METRICS_PORT", "Port for Prometheus.")] = 9101,
     health_port: Annotated[
-        int | None, option("HEALTH_PORT", "One more port, for health alone, in plaintext.")
+        int | None, harness.option("HEALTH_PORT", "One more port, for health alone, in plaintext.")
     ] = None,
     model: Annotated[
-        Path | None, option("MODEL", "A model's folder. Default: the registry's live one.")
+        Path | None, harness.option("MODEL", "A model's folder. Default: the registry's live one.")
     ] = None,
     registry: Annotated[
-        Path | None, option("REGISTRY", "Folder of models. Default: DATA/registry.")
+        Path | None, harness.option("REGISTRY", "Folder of models. Default: DATA/registry.")
     ] = None,
-    data: Annotated[Path, option("DATA", "Where everything is kept.")] = Path("data"),
+    data: Annotated[Path, harness.option("DATA", "Where everything is kept.")] = Path("data"),
     backend: Annotated[
         str,
         typer.Option(
@@ -197,17 +192,14 @@ def main(
         ),
     ] = "auto",
     precision: Annotated[
-        Precision, option("PRECISION", "exact, or reduced where it passes its gate.")
+        Precision, harness.option("PRECISION", "exact, or reduced where it passes its gate.")
     ] = Precision.EXACT,
     reflect: Annotated[
         bool, typer.Option("--reflection", help="Let generic gRPC tools ask for the contract.")
     ] = False,
 ) -> None:
     """Serves emoji suggestions over gRPC, one batch at a time on the device."""
-    try:
-        settings.check(os.environ)
-    except settings.UnknownSetting as error:
-        harness.fail(str(error))
+    harness.check_settings()
     harness.log_as_json()
     harness.give_back_large_blocks()
     options = Options(

@@ -5,15 +5,17 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from services.shared import pixels
 from services.shared.decoder import ASK, CPU_SECONDS, VIEW
 from services.shared.errors import DecodeLimit, DecoderDied
 from services.shared.header import Header
-from services.shared.model import Preprocessing
 from services.shared.queue import Priority, Queue, QueueMetrics, Served, Work
 from services.shared.worker import Worker, WorkerDied, start_all
+
+if TYPE_CHECKING:  # the crawler decodes without models, and is installed without what they need
+    from services.shared.model import Preprocessing
 
 # Measured on one core: a constant, the compressed bytes, and the pixels that the file claims. The
 # slow are a JPEG of many scans, and a BMP in run-length encoding, whose every byte is a step, too.
@@ -45,8 +47,10 @@ class Decoders:
     others leave: one of 64 megapixels must not make everybody else wait.
     """
 
-    def __init__(self, slots: int, module: str = "services.shared.decoder") -> None:
-        self._slots, self._module = slots, module
+    def __init__(
+        self, slots: int, module: str = "services.shared.decoder", *arguments: str
+    ) -> None:
+        self._slots, self._module, self._arguments = slots, module, arguments
         self._workers: list[Worker] = []
         self._poison: OrderedDict[bytes, float] = OrderedDict()  # digest -> forgotten when
 
@@ -74,7 +78,8 @@ class Decoders:
         return queue
 
     async def _start(self, niceness: int) -> Worker:
-        return await Worker(self._module, [f"--niceness={niceness}"]).start()
+        arguments = [f"--niceness={niceness}", *self._arguments]
+        return await Worker(self._module, arguments).start()
 
     async def close(self) -> None:
         """Lets running work finish and ends the processes."""
@@ -116,7 +121,7 @@ class Decoders:
         content: bytes,
         *,
         cost_seconds: float,
-        preprocessing: Preprocessing,
+        preprocessing: "Preprocessing",
         priority: Priority,
         deadline: float,
     ) -> View:

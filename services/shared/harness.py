@@ -3,6 +3,7 @@
 import asyncio
 import ctypes
 import logging
+import os
 import random
 import signal
 import sys
@@ -10,17 +11,21 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn
 
 import grpc
+import typer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from prometheus_client import (
     CollectorRegistry,
     Counter,
+    GCCollector,
+    PlatformCollector,
+    ProcessCollector,
     disable_created_metrics,
     start_http_server,
 )
 from pythonjsonlogger.json import JsonFormatter
 
-from services.shared import errors
+from services.shared import errors, settings
 from services.shared.queue import internal
 
 MAX_MESSAGE_BYTES = 16 << 20
@@ -49,6 +54,28 @@ def give_back_large_blocks() -> None:
     Left alone, glibc raises this threshold with the first large block that is freed.
     """
     ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 20)
+
+
+def check_settings() -> None:
+    """Ends a program that finds an `EMOJINET_*` which no program knows."""
+    try:
+        settings.check(os.environ)
+    except settings.UnknownSetting as error:
+        fail(str(error))
+
+
+def option(name: str, text: str) -> typer.models.OptionInfo:
+    """A flag with its `EMOJINET_*` twin."""
+    made: typer.models.OptionInfo = typer.Option(help=text, envvar=f"EMOJINET_{name}")
+    return made
+
+
+def process_metrics() -> CollectorRegistry:
+    """A registry that tells of the process already."""
+    registry = CollectorRegistry()
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    return registry
 
 
 def fail(message: str) -> NoReturn:

@@ -15,7 +15,9 @@ ROOT = Path(__file__).parents[2]
 SERVICES = ("crawler", "inference", "trainer")
 OURS = {"services", "clients", "emojinet", "tests"}
 HEAVY = {"torch", "torchvision", "timm"}
-MAX_FILE_LINES, MAX_FUNCTION_LINES = 500, 60
+# DESIGN aims at 8,000 lines for everything; what is above it must not grow with the steps to come
+# faster than they need.
+MAX_LINES, MAX_FILE_LINES, MAX_FUNCTION_LINES = 16_500, 500, 60
 MAX_PLAIN_DEPENDENCIES, MAX_DEPENDENCIES = 8, 35
 DRAWERS = ("util", "helper", "common", "misc", "manager")
 
@@ -160,6 +162,7 @@ def test_no_function_is_longer_than_60_lines() -> None:
 def test_files_of_services_and_clients_stay_small() -> None:
     lines = {path: len(path.read_text().splitlines()) for path in python("services", "clients")}
     assert [path for path, count in lines.items() if count > MAX_FILE_LINES] == []
+    assert 1_000 < sum(lines.values()) < MAX_LINES
 
 
 def test_dependencies_stay_few() -> None:

@@ -324,9 +324,11 @@ def test_a_picture_has_one_fate(frontier: Frontier, database: Database) -> None:
         Fate(dropped, outcome="too_large"),
     ]
 
-    assert frontier.settle(CRAWL, fates) == []
+    assert frontier.settle(CRAWL, fates).unwanted == []
     # What was in flight when the process died comes again; so may its retry.
-    assert frontier.settle(CRAWL, [fates[2], Fate(dropped, attempts=1, due_seconds=1)]) == []
+    assert (
+        frontier.settle(CRAWL, [fates[2], Fate(dropped, attempts=1, due_seconds=1)]).unwanted == []
+    )
 
     assert counts(frontier) == {
         ("image", "stored"): 1,
@@ -352,7 +354,7 @@ def test_a_picture_whose_post_was_removed_meanwhile_is_unwanted(
         Fate(two.id, outcome="not_found"),
         Fate(two.id, attempts=1, due_seconds=1),
     ]
-    assert frontier.settle(CRAWL, fates) == [sample().sha256]
+    assert frontier.settle(CRAWL, fates).unwanted == [sample().sha256]
     assert frontier.sample(sample().sha256) is None
     assert counts(frontier) == {}
 

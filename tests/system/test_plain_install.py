@@ -1,10 +1,13 @@
 """The plain install is the client: small, and without what only servers need."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from services.shared import photographs
 
 pytestmark = pytest.mark.system
 ROOT = Path(__file__).parents[2]
@@ -14,10 +17,13 @@ HEAVY = {"numpy", "torch", "openvino", "pillow", "prometheus_client"}
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The programs of a virtual environment with EmojiNet and no extra."""
-    folder = tmp_path_factory.mktemp("plain") / "venv"
+    return installed(tmp_path_factory.mktemp("plain") / "venv", str(ROOT))
+
+
+def installed(folder: Path, what: str) -> Path:
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     pip = [str(folder / "bin" / "pip"), "install", "-q", "--disable-pip-version-check"]
-    subprocess.run([*pip, "-c", str(ROOT / "constraints.txt"), str(ROOT)], check=True)
+    subprocess.run([*pip, "-c", str(ROOT / "constraints.txt"), what], check=True)
     return folder / "bin"
 
 
@@ -44,3 +50,19 @@ def test_what_needs_an_extra_names_it(plain: Path) -> None:
     done = run(plain, "emojinet", "suggest", __file__, "--local")
     assert done.returncode == 2
     assert "emojinet[trainer]" in done.stderr
+
+
+def test_the_crawlers_extra_is_all_that_the_crawler_needs(tmp_path: Path) -> None:
+    crawler = installed(tmp_path / "venv", f"{ROOT}[crawler]")
+    listed = run(crawler, "pip", "list", "--format=freeze").stdout.lower()
+    names = {line.split("==")[0] for line in listed.splitlines()}
+    assert not names & {"torch", "openvino", "safetensors", "timm"}
+    for command in (["--help"], ["check", "--help"], ["prescale", "--help"]):
+        assert run(crawler, "python", "-m", "services.crawler", *command).returncode == 0
+    picture = next(path for path in photographs.installed() if path.suffix == ".jpg")
+    (tmp_path / "photos").mkdir()
+    shutil.copy(picture, tmp_path / "photos")
+    flags = [str(tmp_path / "photos"), f"--output={tmp_path / 'small'}"]
+    done = run(crawler, "python", "-m", "services.crawler", "prescale", *flags)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "small" / picture.name).exists()
