@@ -26,7 +26,8 @@ test: $(READY) ## Run the tests that need nothing but Python packages
 	$(BIN)/pytest -m 'not system'
 
 test-system: $(READY) ## Run the tests that need Debian's tools, installing them, or minutes
-	command -v promtool >/dev/null || { apt-get update -qq && apt-get install -yqq --no-install-recommends prometheus; }
+	command -v promtool >/dev/null && command -v fiu-run >/dev/null || { apt-get update -qq && \
+		apt-get install -yqq --no-install-recommends prometheus fiu-utils; }
 	$(BIN)/pytest -m system --timeout 600
 
 fuzz: $(READY) ## Look for pictures that break the decoder, for SECONDS (60)
