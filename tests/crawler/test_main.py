@@ -14,6 +14,7 @@ from emojinet.v1 import crawler_service_pb2 as pb
 from emojinet.v1 import state_pb2 as states
 from tests.crawler.running import Crawler, collect, funnel
 from tests.standin.child import Child
+from tests.standin.world import World
 
 pytestmark = pytest.mark.system
 
@@ -87,3 +88,23 @@ def test_a_process_lives_from_not_ready_over_sigterm_to_the_next_that_goes_on(
             kept = funnel(crawl, "post")["kept"]
             assert funnel(crawl, "image").total() == kept > 100
             assert crawler.freeze(name, "frozen").state == states.STATE_SUCCEEDED
+
+
+def test_a_live_source_is_checked_from_the_command_line(tmp_path: Path) -> None:
+    recording = tmp_path / "recording.jsonl"
+    with Child("--seed=3", "--posts=100", "--edge-px=64", "--past=0", "--rate=50") as standin:
+        program = [sys.executable, "-m", "services.crawler", "--allow-addresses=127.0.0.0/8"]
+        server = f"--jetstream={standin.base_url.replace('http', 'ws')}"
+        rest = [f"--cdn={standin.base_url}", "--for=2s", f"--record={recording}"]
+        done = subprocess.run(
+            [*program, "check", "bluesky", server, *rest],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    # The stand-in's events are of a summer long gone, and nothing else is to be found fault with.
+    broken = [line for line in done.stdout.splitlines() if line.startswith("  broken")]
+    assert [line.split(":")[0].split(maxsplit=1)[1] for line in broken] == ["events are recent"]
+    assert done.returncode == 1
+    recorded = recording.read_text()
+    assert len(recorded.splitlines()) > 20
+    authors = {post.author.did for post in World(seed=3, posts=100, edge_px=64).truth()}
+    assert [did for did in authors if did in recorded] == []
