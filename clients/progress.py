@@ -24,7 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clients import options
-from clients.answers import printable as printable
+from clients.answers import printable
 from clients.crawler_client import LIVE
 from emojinet.v1 import crawler_service_pb2 as pb
 from emojinet.v1 import state_pb2 as states

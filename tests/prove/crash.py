@@ -12,6 +12,7 @@ import signal
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -38,6 +39,8 @@ REMOVED = 8  # posts
 LATE = [point for point in faults.POINTS if point.startswith(("removal", "dataset"))]
 EARLY = [point for point in faults.POINTS if point not in LATE]
 LATE_SHARE = 0.15
+# How often a process comes by a point of each kind before it has ended, about.
+TIMES = {"": 1, "page": 30, "picture": 30, "fates": 3, "removal": 3, "dataset": 1}
 
 
 def request(standin: Child, folder: Path) -> pb.StartCrawlRequest:
@@ -104,10 +107,15 @@ class Victim:
     """A crawl that is killed until it has ended all the same."""
 
     def __init__(
-        self, ask: pb.StartCrawlRequest, doomed: list[str], data: Path, draw: random.Random
+        self,
+        ask: pb.StartCrawlRequest,
+        doomed: list[str],
+        data: Path,
+        draw: random.Random,
+        faults: tuple[Iterator[str], Iterator[str]],
     ) -> None:
         self._ask, self._doomed, self._data, self._draw = ask, list(doomed), data, draw
-        self._faults = tuple(cycle(draw.sample(each, len(each))) for each in (EARLY, LATE))
+        self._faults = faults
         self.kills: list[str] = []
 
     def live(self, most: int) -> None:
@@ -116,7 +124,7 @@ class Victim:
         while not frozen:
             dying = len(self.kills) < most
             point = self._fault() if dying and self._draw.random() < 0.5 else ""
-            times = 3 if point in LATE or point.startswith("fates") else 30
+            times = TIMES[point.partition("-")[0]]
             how = {"EMOJINET_FAULT": f"{point}:{self._draw.randint(1, times)}"} if point else {}
             with Crawler(self._data, **how) as crawler:
                 frozen = self._go_on(crawler, dying and not point)
@@ -125,8 +133,7 @@ class Victim:
 
     def _fault(self) -> str:
         """Mostly one of the crawl: those that come when it has ended kill once in its life."""
-        late = self._draw.random() < LATE_SHARE
-        return next(self._faults[late])
+        return next(self._faults[self._draw.random() < LATE_SHARE])
 
     def _go_on(self, crawler: Crawler, kill: bool) -> bool:
         """Whether the crawl and its data set came to their end before the process did."""
@@ -171,13 +178,14 @@ class Victim:
 def prove(kills: int, posts: int, folder: Path, seed: int = 1) -> dict[str, int]:
     """Kills crawls until so many kills are made; what went wrong, which is nothing."""
     draw, tally = random.Random(seed), Counter[str]()
+    turns = cycle(EARLY), cycle(LATE)  # each fault point in its turn, over all crawls
     result = Counter(kills=0, crawls=0, lost=0, duplicated=0, torn=0)
     with Child(*STANDIN, f"--posts={posts}") as standin:
         ask = request(standin, folder)
         doomed = undisturbed(ask, folder / "reference")
         while result["kills"] < kills:
             data = folder / "victim"
-            victim = Victim(ask, doomed, data, draw)
+            victim = Victim(ask, doomed, data, draw, turns)
             # Authors are hashed with the key of a data folder: the same one, or no two are alike.
             (data / "crawler").mkdir(parents=True)
             shutil.copy(folder / "reference" / "crawler" / "author.key", data / "crawler")
