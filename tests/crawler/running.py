@@ -57,7 +57,9 @@ class Crawler:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        self.channel = grpc.insecure_channel(f"127.0.0.1:{self.port}")
+        # Soon found: gRPC waits a second after the first attempt, which comes too early.
+        soon = [(f"grpc.{which}_reconnect_backoff_ms", 50) for which in ("initial", "min", "max")]
+        self.channel = grpc.insecure_channel(f"127.0.0.1:{self.port}", soon)
         self.stub = rpc.CrawlerServiceStub(self.channel)
         return self
 
