@@ -22,6 +22,8 @@ from services.shared import vocabulary
 from tests.standin.standin import Standin
 from tests.standin.world import World
 
+pytestmark = pytest.mark.system
+
 RECORDINGS = Path(__file__).parent / "recordings"
 LOOPBACK = [ipaddress.ip_network("127.0.0.0/8")]
 PLAN = Plan(emoji=[], wanted=lambda _: True)

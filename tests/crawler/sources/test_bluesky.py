@@ -22,6 +22,8 @@ from tests.standin.events import cid
 from tests.standin.standin import Standin
 from tests.standin.world import World
 
+pytestmark = pytest.mark.system
+
 DID = "did:plc:6aw7u7xjbaiznddugigmdhvc"
 CID = "bafkreicwsq23gkygrgpijv7ocssxdyjokfv3quss3f2dg4csds3jpeqkwe"
 URI = f"at://{DID}/app.bsky.feed.post/3mptbxs3hq22j"

@@ -20,6 +20,8 @@ from services.shared.errors import BadSource, MalformedRequest, SourceRefused, S
 from tests.standin.standin import Standin
 from tests.standin.world import World
 
+pytestmark = pytest.mark.system
+
 LOOPBACK = [ipaddress.ip_network("127.0.0.0/8")]
 DID = "did:plc:6aw7u7xjbaiznddugigmdhvc"
 TIME_US = 1783175888373482
