@@ -22,14 +22,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from emojinet.v1 import crawler_service_pb2 as pb
-from services.crawler import datasheet, duplicates, faults, keep, manifest, shards, splits
+from services.crawler import datasheet, duplicates, faults, keep, manifest, splits
 from services.crawler.datasheet import FunnelCount, Summary
 from services.crawler.keep import Kept
 from services.crawler.manifest import ManifestWriter, Row
-from services.crawler.shards import Output, Sample, ShardWriter, Stored, readable, writable
 from services.crawler.splits import Shares
-from services.shared import header, pixels
+from services.shared import header, pixels, shards
 from services.shared.errors import AlreadyExists, BadDataset, StorageFailed
+from services.shared.shards import Output, Sample, ShardWriter, Stored, readable, writable
 from services.shared.vocabulary import Vocabulary
 
 SEED = b"emojinet splits 1"

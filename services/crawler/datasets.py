@@ -14,7 +14,7 @@ from typing import Any
 
 from emojinet.v1 import crawler_service_pb2 as pb
 from emojinet.v1 import state_pb2 as states
-from services.crawler import dataset, manifest, shards
+from services.crawler import dataset, manifest
 from services.crawler.crawls import Crawls
 from services.crawler.database import Database
 from services.crawler.dataset import Find, Frozen
@@ -23,7 +23,7 @@ from services.crawler.keep import author_hash
 from services.crawler.sources import NAMES
 from services.crawler.splits import Shares
 from services.crawler.tools import Tools
-from services.shared import errors, vocabulary
+from services.shared import errors, shards, vocabulary
 from services.shared.errors import AlreadyExists, EmojinetError, MalformedRequest, UnknownDataset
 from services.shared.queue import internal
 from services.shared.vocabulary import Vocabulary

@@ -7,7 +7,7 @@ from pathlib import Path
 from string import Template
 
 from services.crawler.manifest import Row
-from services.crawler.shards import SPLITS
+from services.shared.shards import SPLITS
 from services.shared.vocabulary import Vocabulary
 
 FunnelCount = tuple[str, str, int]  # stage, outcome, how many

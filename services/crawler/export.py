@@ -16,8 +16,8 @@ from prometheus_client import CollectorRegistry
 from rich.console import Console
 from rich.progress import Progress
 
-from services.crawler import dataset, manifest, prescaled, shards
-from services.shared import header, pixels, vocabulary
+from services.crawler import dataset, manifest, prescaled
+from services.shared import header, pixels, shards, vocabulary
 from services.shared.decoders import Decoders
 from services.shared.errors import (
     AlreadyExists,

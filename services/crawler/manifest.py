@@ -16,8 +16,8 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from services.crawler import keep
 from services.crawler.keep import Kept
-from services.crawler.shards import Output, listed, readable
 from services.shared import pixels
+from services.shared.shards import Output, listed, readable
 
 MANIFEST = "manifest.parquet"
 ROWS = 10_000  # in memory at a time

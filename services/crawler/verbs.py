@@ -12,14 +12,14 @@ from rich.console import Console
 
 from emojinet.v1 import crawler_service_pb2 as pb
 from services.crawler import check as checking
-from services.crawler import dataset, export, shards
+from services.crawler import dataset, export
 from services.crawler.prescaled import EDGE_PX
 from services.crawler.sources import Source
 from services.crawler.sources.bluesky import BlueskySource
 from services.crawler.sources.imported import ImportedSource
 from services.crawler.sources.instagram import InstagramSource
 from services.crawler.web import Web
-from services.shared import durations, harness
+from services.shared import durations, harness, shards
 from services.shared.errors import EmojinetError
 
 

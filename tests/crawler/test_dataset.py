@@ -16,10 +16,11 @@ import pytest
 import webdataset  # type: ignore[import-untyped]
 
 from emojinet.v1 import crawler_service_pb2 as pb
-from services.crawler import dataset, duplicates, manifest, shards
+from services.crawler import dataset, duplicates, manifest
 from services.crawler.dataset import Find, Frozen
 from services.crawler.keep import Mention, Where
 from services.crawler.splits import Shares
+from services.shared import shards
 from services.shared.errors import AlreadyExists, BadDataset, StorageFailed
 from tests.crawler.finds import VOCABULARY, finds, post, stream
 

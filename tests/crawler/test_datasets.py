@@ -10,8 +10,8 @@ import pytest_asyncio
 
 from emojinet.v1 import crawler_service_pb2 as pb
 from emojinet.v1 import state_pb2 as states
-from services.crawler import dataset, shards
-from services.shared import errors
+from services.crawler import dataset
+from services.shared import errors, shards
 from tests.crawler.running import Running, brisk, crawler, until  # noqa: F401
 from tests.crawler.test_removals import photograph, said, table
 

@@ -14,9 +14,9 @@ from rich.console import Console
 from torchvision.datasets import ImageFolder  # type: ignore[import-untyped]
 
 from emojinet.v1 import crawler_service_pb2 as pb
-from services.crawler import dataset, export, shards
+from services.crawler import dataset, export
 from services.crawler.splits import Shares
-from services.shared import header, photographs, pixels, vocabulary
+from services.shared import header, photographs, pixels, shards, vocabulary
 from services.shared.errors import (
     AlreadyExists,
     FileNotFound,

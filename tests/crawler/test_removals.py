@@ -18,10 +18,11 @@ from PIL import Image as Pillow
 from emojinet.v1 import crawler_service_pb2 as pb
 from emojinet.v1 import state_pb2 as states
 from services.crawler import crawl as module
-from services.crawler import dataset, shards
+from services.crawler import dataset
 from services.crawler.keep import author_hash
 from services.crawler.manifest import MANIFEST
 from services.crawler.store import Store
+from services.shared import shards
 from services.shared.decoders import Decoders
 from services.shared.queue import Served
 from tests.crawler.running import Running, Unpooled, brisk, collect, crawler, funnel, until  # noqa: F401

@@ -24,8 +24,9 @@ from rich.table import Table
 
 from emojinet.v1 import crawler_service_pb2 as pb
 from emojinet.v1 import state_pb2 as states
-from services.crawler import dataset, faults, shards
+from services.crawler import dataset, faults
 from services.crawler.manifest import MANIFEST
+from services.shared import shards
 from services.shared.errors import BadDataset
 from tests.crawler.running import ENDED, Crawler
 from tests.standin.child import Child
