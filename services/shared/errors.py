@@ -7,6 +7,7 @@ EmojinetError
 │   ├── UnknownEmoji        NOT_FOUND            not in the vocabulary
 │   ├── UnknownCrawl        NOT_FOUND            no crawl of that name
 │   ├── UnknownDataset      NOT_FOUND            no data set of that name
+│   ├── UnknownRun          NOT_FOUND            no run of that name
 │   ├── AlreadyExists       ALREADY_EXISTS       a data set of that name does
 │   └── NotReady            FAILED_PRECONDITION  needs what is not there yet
 ├── the caller's image (the error of its result, never of the call)
@@ -22,6 +23,9 @@ EmojinetError
 │   ├── SourceUnavailable   UNAVAILABLE          does not answer now
 │   ├── StorageFailed       RESOURCE_EXHAUSTED   a full or failing disk
 │   └── BadDataset          FAILED_PRECONDITION  missing, incomplete or altered
+├── what is trained
+│   ├── TrainingFailed      FAILED_PRECONDITION  a loss that is not finite, nothing to learn from
+│   └── UselessModel        FAILED_PRECONDITION  no better than the most frequent emoji
 ├── this server, now
 │   ├── Overloaded          RESOURCE_EXHAUSTED   others are ahead; carries RetryInfo
 │   ├── DeadlineTooShort    DEADLINE_EXCEEDED    even an idle server would miss it
@@ -106,6 +110,13 @@ class UnknownDataset(EmojinetError):
     reason = reasons.ERROR_REASON_UNKNOWN_DATASET
 
 
+class UnknownRun(EmojinetError):
+    """There is no run of that name."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = reasons.ERROR_REASON_UNKNOWN_RUN
+
+
 class AlreadyExists(EmojinetError):
     """A data set of that name exists."""
 
@@ -153,6 +164,20 @@ class BadDataset(EmojinetError):
 
     code = grpc.StatusCode.FAILED_PRECONDITION
     reason = reasons.ERROR_REASON_BAD_DATASET
+
+
+class TrainingFailed(EmojinetError):
+    """A training cannot go on."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = reasons.ERROR_REASON_TRAINING_FAILED
+
+
+class UselessModel(EmojinetError):
+    """A model is no better than always saying the most frequent emoji."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = reasons.ERROR_REASON_USELESS_MODEL
 
 
 class ImageError(EmojinetError):
