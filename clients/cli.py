@@ -19,6 +19,7 @@ from clients.dataset import dataset
 from clients.load import load
 from clients.model import model
 from clients.suggest import suggest
+from clients.train import train
 from services.shared import settings
 from services.shared.errors import EmojinetError
 
@@ -30,9 +31,10 @@ app = typer.Typer(
 )
 app.command()(suggest)
 app.command()(load)
-app.add_typer(model, name="model")
 app.add_typer(crawl, name="crawl")
 app.add_typer(dataset, name="dataset")
+app.add_typer(train, name="train")
+app.add_typer(model, name="model")
 
 
 def _print_version(wanted: bool) -> None:
@@ -50,7 +52,7 @@ def emojinet(
         ),
     ] = False,
 ) -> None:
-    """Suggests emoji for pictures; crawls posts and makes data sets to learn from."""
+    """Suggests emoji for pictures; crawls posts, makes data sets and learns from them."""
     try:
         settings.check(os.environ)
     except settings.UnknownSetting as unknown:

@@ -20,10 +20,9 @@ from rich.table import Table
 
 from clients import options, programs, progress
 from clients.crawler_client import DEFAULT_SERVER, CrawlerClient
+from clients.options import Crawler, Json
 from clients.programs import PASS_ON
 from clients.progress import (
-    Json,
-    Server,
     columns,
     print_json,
     printable_text,
@@ -178,7 +177,7 @@ def rank(
     max_duration: For = None,
     watch: Watch = None,
     json: Json = False,
-    server: Server = DEFAULT_SERVER,
+    server: Crawler = DEFAULT_SERVER,
 ) -> None:
     """Count every emoji of the inventory, and freeze the most used as a vocabulary."""
     request.mode = pb.CRAWL_MODE_RANK
@@ -203,7 +202,7 @@ def start(
     max_duration: For = None,
     watch: Watch = None,
     json: Json = False,
-    server: Server = DEFAULT_SERVER,
+    server: Crawler = DEFAULT_SERVER,
 ) -> None:
     """Collect the pictures of posts that pass the rules."""
     request.mode = pb.CRAWL_MODE_COLLECT
@@ -277,7 +276,7 @@ def check(context: typer.Context) -> None:
 
 
 @crawl.command()
-def watch(name: Name, json: Json = False, server: Server = DEFAULT_SERVER) -> None:
+def watch(name: Name, json: Json = False, server: Crawler = DEFAULT_SERVER) -> None:
     """Follow a crawl until it ends; Ctrl-C ends the watching, not the crawl.
 
     Exit status: 0 if it succeeds, 1 if it fails or is cancelled. A restart of the service does not
@@ -294,7 +293,7 @@ def _follow(client: CrawlerClient, name: str, as_json: bool) -> None:
 
 
 @crawl.command("list")
-def list_(json: Json = False, server: Server = DEFAULT_SERVER) -> None:
+def list_(json: Json = False, server: Crawler = DEFAULT_SERVER) -> None:
     """List all crawls, the newest first."""
     with CrawlerClient(server) as client:
         crawls = client.list_crawls()
@@ -324,7 +323,7 @@ def show(
         Path | None, typer.Option(help="Also a PNG: use over rank, the extremes named.")
     ] = None,
     json: Json = False,
-    server: Server = DEFAULT_SERVER,
+    server: Crawler = DEFAULT_SERVER,
 ) -> None:
     """Show what was asked of a crawl, what became of it, and the vocabulary of a ranking."""
     with CrawlerClient(server) as client:
@@ -346,7 +345,7 @@ def show(
 
 
 @crawl.command()
-def cancel(name: Name, json: Json = False, server: Server = DEFAULT_SERVER) -> None:
+def cancel(name: Name, json: Json = False, server: Crawler = DEFAULT_SERVER) -> None:
     """End a crawl; what it found stays. Cancelling one that has ended changes nothing."""
     with CrawlerClient(server) as client:
         crawl = client.cancel_crawl(name)
@@ -363,7 +362,7 @@ def vocabulary(
         Path | None, typer.Option(metavar="FILE.json|FILE.csv", help="Where to write.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON on stdout.")] = False,
-    server: Server = DEFAULT_SERVER,
+    server: Crawler = DEFAULT_SERVER,
 ) -> None:
     """Print or write the vocabulary of a ranking: its emoji, most used first, with their counts."""
     if output and output.suffix not in (".json", ".csv"):

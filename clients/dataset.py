@@ -11,8 +11,9 @@ from rich.console import Console
 
 from clients import options, programs, progress
 from clients.crawler_client import DEFAULT_SERVER, CrawlerClient
+from clients.options import Crawler, Json
 from clients.programs import PASS_ON
-from clients.progress import Json, Server, columns, print_json, printable_text, state_name, when
+from clients.progress import columns, print_json, printable_text, state_name, when
 from emojinet.v1 import crawler_service_pb2 as pb
 
 SPLITS = ("train", "validation", "test")
@@ -48,7 +49,7 @@ def create(
         bool, typer.Option("--detach", help="Print its name at once, and do not follow.")
     ] = False,
     json: Json = False,
-    server: Server = DEFAULT_SERVER,
+    server: Crawler = DEFAULT_SERVER,
 ) -> None:
     """Freeze the pictures of crawls into a data set that never changes, and follow that.
 
@@ -79,7 +80,7 @@ def _newest(client: CrawlerClient) -> str:
 
 
 @dataset.command("list")
-def list_(json: Json = False, server: Server = DEFAULT_SERVER) -> None:
+def list_(json: Json = False, server: Crawler = DEFAULT_SERVER) -> None:
     """List all data sets, the newest first."""
     with CrawlerClient(server) as client:
         datasets = client.list_datasets()
@@ -100,7 +101,7 @@ def list_(json: Json = False, server: Server = DEFAULT_SERVER) -> None:
 
 
 @dataset.command()
-def show(name: Name, json: Json = False, server: Server = DEFAULT_SERVER) -> None:
+def show(name: Name, json: Json = False, server: Crawler = DEFAULT_SERVER) -> None:
     """Show where a data set is, what is in it, and what became of posts on the way there."""
     with CrawlerClient(server) as client:
         made = client.get_dataset(name)
@@ -140,7 +141,7 @@ def remove(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     json: Json = False,
-    server: Server = DEFAULT_SERVER,
+    server: Crawler = DEFAULT_SERVER,
 ) -> None:
     """Take content down: out of every data set at once, and never to come back.
 

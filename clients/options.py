@@ -13,6 +13,13 @@ import typer
 Server = Annotated[
     str, typer.Option(envvar="EMOJINET_SERVER", help="Address of the inference service.")
 ]
+Crawler = Annotated[
+    str, typer.Option(envvar="EMOJINET_CRAWLER", help="Address of the crawler service.")
+]
+Trainer = Annotated[
+    str, typer.Option(envvar="EMOJINET_TRAINER", help="Address of the trainer service.")
+]
+Json = Annotated[bool, typer.Option("--json", help="For programs: an object a line.")]
 Registry = Annotated[
     Path | None,
     typer.Option(

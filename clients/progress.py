@@ -5,12 +5,13 @@ ISO 8601, durations in seconds, what is not there (yet) null.
 """
 
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from itertools import groupby
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from google.protobuf.duration_pb2 import Duration
@@ -25,21 +26,18 @@ from rich.text import Text
 
 from clients import options
 from clients.answers import printable
-from clients.crawler_client import LIVE
 from emojinet.v1 import crawler_service_pb2 as pb
 from emojinet.v1 import state_pb2 as states
+from emojinet.v1.trainer_service_pb2 import Progress, Run
 from services.shared import errors
+from services.shared.watching import LIVE
 
 LINE_SECONDS = 5.0  # between lines, where nobody looks at a terminal
 FATES_IN_LINE = 3
 STYLES = {"running": "cyan", "paused": "yellow", "succeeded": "green", "failed": "red"}
 AGES = {"d": 86_400, "h": 3_600, "min": 60}
 
-Work = pb.Crawl | pb.Dataset
-Server = Annotated[
-    str, typer.Option(envvar="EMOJINET_CRAWLER", help="Address of the crawler service.")
-]
-Json = Annotated[bool, typer.Option("--json", help="For programs: an object a line.")]
+Work = pb.Crawl | pb.Dataset | Run
 
 
 def follow(changes: Iterator[Work], again: str, *, as_json: bool) -> None:
@@ -92,14 +90,33 @@ def _live(changes: Iterator[Work], console: Console) -> Work:
 
 
 def _line(work: Work) -> str:
-    """The work in a line: its state, its most frequent fates, and what it does."""
-    stages = (
+    """The work in a line: its state, how far it is, and what it does."""
+    far = _measured(work.progress) if isinstance(work, Run) else _fates(work.funnel)
+    parts = [work.name, state_name(work.state), *far, _activity(work)]
+    return printable(" | ".join(part for part in parts if part))
+
+
+def _fates(funnel: pb.Funnel) -> list[str]:
+    """The most frequent of each stage."""
+    return [
         f"{stage} {sum(count.count for count in counts):,}: "
         + ", ".join(f"{_spaced(c.outcome)} {c.count:,}" for c in counts[:FATES_IN_LINE])
-        for stage, counts in _stages(work.funnel).items()
-    )
-    parts = [work.name, state_name(work.state), *stages, _activity(work)]
-    return printable(" | ".join(part for part in parts if part))
+        for stage, counts in _stages(funnel).items()
+    ]
+
+
+def _measured(progress: Progress) -> list[str]:
+    """How far a training is, how well it learns, and how fast."""
+    if not progress.steps:
+        return []
+    left = progress.remaining.ToNanoseconds() / 1e9
+    return [
+        f"step {progress.step:,} of {progress.steps:,}",
+        f"loss {progress.loss:.3f}",
+        f"{progress.images_per_second:,.1f} images/s",
+        f"{progress.data_wait_share:.0%} waiting for data",
+        *([f"{_age(max(0.0, left))} left"] if progress.HasField("remaining") else []),
+    ]
 
 
 def view(work: Work, facts: Mapping[str, str] | None = None) -> RenderableType:
@@ -116,7 +133,13 @@ def view(work: Work, facts: Mapping[str, str] | None = None) -> RenderableType:
         parts.append(table)
     if activity := _activity(work):
         parts.append(printable_text(activity))
-    if work.funnel.counts:
+    if isinstance(work, Run):
+        if measured := _measured(work.progress):
+            bar = columns("")  # alone it would not end its line
+            done = max(0, work.progress.step)
+            bar.add_row(ProgressBar(total=max(1, work.progress.steps), completed=done, width=60))
+            parts += [bar, Text(", ".join(measured))]
+    elif work.funnel.counts:
         parts.append(_funnel(work.funnel))
     return Group(*parts)
 
@@ -237,6 +260,8 @@ def _value(message: Message, field: Any) -> Any:
         return [as_object(item) if field.message_type else item for item in value]
     if field.message_type:
         return as_object(value) if message.HasField(field.name) else None
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON has no such number
     return _enum_name(field.enum_type, value) if field.enum_type else value
 
 

@@ -145,7 +145,7 @@ def test_the_makefile_has_the_targets_that_the_readme_names(target: str) -> None
     subprocess.run(["make", "-n", target], cwd=ROOT, check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("service", ["inference", "crawler"])
+@pytest.mark.parametrize("service", ["inference", "crawler", "trainer"])
 def test_every_flag_of_the_server_stands_in_its_readme(service: str) -> None:
     page = (ROOT / f"services/{service}/README.md").read_text()
     done = subprocess.run(

@@ -1,8 +1,6 @@
 """`python -m services.crawler`: crawls, and freezes data sets; its verbs do without a server."""
 
-import fcntl
 import ipaddress
-import logging
 import os
 import secrets
 from contextlib import AsyncExitStack
@@ -35,7 +33,6 @@ SERVICE = pb.DESCRIPTOR.services_by_name["CrawlerService"]
 KEY_BYTES = 32
 PRESCALER = "services.crawler.prescaler"
 
-log = logging.getLogger(__name__)
 app = typer.Typer(add_completion=False)
 
 
@@ -53,36 +50,28 @@ class Options:
 
 
 async def serve(options: Options) -> None:
-    """Listens, opens its state, goes on with what was begun, serves until SIGTERM."""
-    boundary, registry = harness.Boundary(), harness.process_metrics()
-    harness.serve_metrics(options.host, options.metrics_port, registry)
-    server, health = harness.new_server(boundary), harness.Health(SERVICE.full_name)
+    """Serves what the data folder holds until SIGTERM."""
     service = CrawlerService()
-    rpc.add_CrawlerServiceServicer_to_server(service, server)
-    health.add_to(server)
-    port = harness.bind(server, options.host, options.port)
-    await health.start()
-    await server.start()
-    async with AsyncExitStack() as stack:
-        stack.push_async_callback(server.stop, 0)
+
+    async def opening(registry: CollectorRegistry, stack: AsyncExitStack) -> None:
         tools = await opened(options, registry, stack)
-        boundary.count_in(registry, [method.name for method in SERVICE.methods])
         stack.push_async_callback(service.close)
         service.open(tools)
-        await health.set_ready(True)
-        log.info("listening on %s:%d", options.host, port)
-        await harness.stop_signal()
-        await health.set_ready(False)
-        await server.stop(0)
-    log.info("stopped")
-    # A thread that freezes a data set would be waited for; the next process begins it anew.
-    os._exit(0)
+
+    await harness.serve(
+        SERVICE,
+        lambda server: rpc.add_CrawlerServiceServicer_to_server(service, server),
+        opening,
+        host=options.host,
+        port=options.port,
+        metrics_port=options.metrics_port,
+    )
 
 
 async def opened(options: Options, registry: CollectorRegistry, stack: AsyncExitStack) -> Tools:
     """Everything that crawls share, closed again by the stack."""
     folder = options.data / "crawler"
-    stack.callback(os.close, _lock(folder))
+    stack.callback(os.close, harness.lock(folder, "crawler"))
     database, store = Database(folder / "state.sqlite"), Store(folder / "images")
     stack.callback(database.close)
     metrics = Metrics(registry)
@@ -127,25 +116,6 @@ def _author_key(path: Path) -> bytes:
             path=str(path),
         )
     return key
-
-
-def _lock(folder: Path) -> int:
-    """Makes this the only process that works on the folder, until it ends."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)
-    except OSError as error:
-        why = f"{folder} cannot be used: {error.strerror}. Choose another --data."
-        raise StorageFailed(why, path=str(folder)) from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise StorageFailed(
-            f"Another crawler works on {folder}. Stop it, or give this one another --data.",
-            path=str(folder),
-        ) from None
-    return descriptor
 
 
 def networks(text: str) -> tuple[Network, ...]:

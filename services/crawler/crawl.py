@@ -15,7 +15,7 @@ from contextlib import aclosing, suppress
 from functools import partial
 
 from emojinet.v1 import crawler_service_pb2 as pb
-from services.crawler import faults, prescaled
+from services.crawler import prescaled
 from services.crawler.fetch import FetchFailed, Outcome
 from services.crawler.frontier import Fate, Queued, Sample
 from services.crawler.keep import Caps, Keeper, Verdict, author_hash
@@ -24,6 +24,7 @@ from services.crawler.post import Malformed, OptOut, Page, Post, Removal
 from services.crawler.reading import pages
 from services.crawler.sources import Plan, Source, name_of
 from services.crawler.tools import Tools
+from services.shared import faults
 from services.shared.errors import (
     EmojinetError,
     ImageError,

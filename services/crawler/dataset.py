@@ -22,12 +22,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from emojinet.v1 import crawler_service_pb2 as pb
-from services.crawler import datasheet, duplicates, faults, keep, manifest, splits
+from services.crawler import datasheet, duplicates, keep, manifest, splits
 from services.crawler.datasheet import FunnelCount, Summary
 from services.crawler.keep import Kept
 from services.crawler.manifest import ManifestWriter, Row
 from services.crawler.splits import Shares
-from services.shared import header, pixels, shards
+from services.shared import faults, header, pixels, shards
 from services.shared.errors import AlreadyExists, BadDataset, StorageFailed
 from services.shared.shards import Output, Sample, ShardWriter, Stored, readable, writable
 from services.shared.vocabulary import Vocabulary

@@ -5,7 +5,6 @@ import contextlib
 import csv
 import json
 import os
-import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -17,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from services.crawler import dataset, manifest, prescaled
-from services.shared import header, pixels, shards, vocabulary
+from services.shared import header, pixels, shards
 from services.shared.decoders import Decoders
 from services.shared.errors import (
     AlreadyExists,
@@ -55,7 +54,9 @@ def folders(source: Path, out: Path) -> None:
         staged.mkdir()
         for split in shards.SPLITS:
             for sample in shards.read_samples(source, split):
-                first, *others = (staged / split / _folder_name(emoji) for emoji in sample.emoji)
+                first, *others = (
+                    staged / split / shards.folder_name(emoji) for emoji in sample.emoji
+                )
                 file = first / f"{sample.key}.jpg"
                 first.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(sample.jpeg)
@@ -72,11 +73,6 @@ def _new(out: Path) -> Iterator[Path]:
     with dataset.staging(out) as staged:
         yield staged / out.name
         os.rename(staged / out.name, out)
-
-
-def _folder_name(emoji: str) -> str:
-    """An emoji's English name as a file's: `red_heart`, `flag_Italy`, `keycap_*`."""
-    return re.sub(r"[^\w#*]+", "_", vocabulary.name(emoji))
 
 
 def _link(file: Path, name: Path) -> None:

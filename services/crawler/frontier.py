@@ -18,10 +18,10 @@ from services.crawler.database import Database
 from services.crawler.keep import Kept, Mention, Where
 from services.crawler.post import PostImage
 from services.shared.errors import UnknownCrawl
+from services.shared.watching import LIVE
 
 STORED, DUPLICATE = "stored", "duplicate"  # outcomes of pictures that became samples
 FOUND_AT_ONCE = 1000  # digests in memory
-LIVE = (states.STATE_PENDING, states.STATE_RUNNING, states.STATE_PAUSED)
 
 
 class Queued(NamedTuple):

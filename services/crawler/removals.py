@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from services.crawler import dataset, duplicates, faults
+from services.crawler import dataset, duplicates
 from services.crawler.database import Database
 from services.crawler.duplicates import LEAST_QUALITY, Hashes
 from services.crawler.keep import Verdict
 from services.crawler.store import Store
+from services.shared import faults
 from services.shared.errors import BadDataset
 
 log = logging.getLogger(__name__)

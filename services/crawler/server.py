@@ -1,8 +1,8 @@
 """The gRPC face of the crawler: wire in, wire out."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import AsyncIterator
+from typing import Any, TypeAlias
 
 import grpc
 
@@ -10,13 +10,9 @@ from emojinet.v1 import crawler_service_pb2 as pb
 from emojinet.v1 import crawler_service_pb2_grpc as rpc
 from services.crawler.crawls import Crawls
 from services.crawler.datasets import Datasets
-from services.crawler.frontier import LIVE
 from services.crawler.tools import Tools
-from services.shared import errors
+from services.shared import errors, watching
 
-WATCH_SECONDS = 0.25  # how often a watcher's crawl is looked at
-
-T = TypeVar("T", pb.Crawl, pb.Dataset)
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
@@ -57,7 +53,7 @@ class CrawlerService(rpc.CrawlerServiceServicer):
     async def WatchCrawl(
         self, request: pb.WatchCrawlRequest, context: Context
     ) -> AsyncIterator[pb.WatchCrawlResponse]:
-        async for crawl in _changes(lambda: self._crawls.get(request.name)):
+        async for crawl in watching.changes(lambda: self._crawls.get(request.name)):
             yield pb.WatchCrawlResponse(crawl=crawl)
 
     async def CancelCrawl(
@@ -83,7 +79,7 @@ class CrawlerService(rpc.CrawlerServiceServicer):
     async def WatchDataset(
         self, request: pb.WatchDatasetRequest, context: Context
     ) -> AsyncIterator[pb.WatchDatasetResponse]:
-        async for dataset in _changes(lambda: self._datasets.get(request.name)):
+        async for dataset in watching.changes(lambda: self._datasets.get(request.name)):
             yield pb.WatchDatasetResponse(dataset=dataset)
 
     async def RemoveContent(
@@ -103,16 +99,3 @@ class CrawlerService(rpc.CrawlerServiceServicer):
         if self._ready is None:
             raise errors.Draining("This server is starting or shutting down. Try again soon.")
         return self._ready
-
-
-async def _changes(look: Callable[[], T]) -> AsyncIterator[T]:
-    """What `look` shows: now, whenever it has changed, and when it has ended."""
-    last = None
-    while True:
-        now = look()
-        if now != last:
-            yield now
-        if now.state not in LIVE:
-            return
-        last = now
-        await asyncio.sleep(WATCH_SECONDS)

@@ -113,7 +113,8 @@ async def _load(
         return Serving(service.decoders, gate, metrics)
 
     async def start(new: model.Model) -> Serving:
-        return open_gate(await Gate(new, options.backend, options.precision).start())
+        gate = Gate(new, options.backend, options.precision)
+        return open_gate(await gate.start(gently=True))
 
     await live.turn(service, open_gate(gate), metrics)
     log.info(

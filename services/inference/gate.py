@@ -6,6 +6,8 @@ has replied or died. So a caller that is cancelled never lets a second job onto 
 a lock around `asyncio.to_thread` would: `tests/inference/test_gate.py` shows both.
 """
 
+import asyncio
+import contextlib
 import json
 import math
 import os
@@ -22,6 +24,7 @@ from services.shared.model import Model
 from services.shared.queue import Priority, Queue, QueueMetrics, Served, Work
 from services.shared.worker import Worker, WorkerDied, start_all
 
+GENTLE_SECONDS = 30.0  # ten times what it takes at half load
 WORTH_WAITING = 1.02  # a smaller batch is as good when an image costs at most so much more in it
 
 
@@ -53,9 +56,19 @@ class Gate:
         self.seconds: dict[int, float] = {}
         self._workers: list[Worker] = []
 
-    async def start(self) -> "Gate":
-        """Starts the workers. Raises BadModel when this machine cannot run the model."""
-        self._workers = await start_all(self._start() for _ in range(self.slots))
+    async def start(self, *, gently: bool = False) -> "Gate":
+        """Starts the workers. Raises BadModel when this machine cannot run the model.
+
+        Args:
+            gently: leave the cores to whoever is at work on them; for a while, since on a machine
+                that is never idle a model would never be served.
+        """
+        if gently:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GENTLE_SECONDS):
+                    self._workers = await start_all(self._start(True) for _ in range(self.slots))
+        if not self._workers:
+            self._workers = await start_all(self._start() for _ in range(self.slots))
         hellos = [json.loads(worker.hello) for worker in self._workers]
         self.backend = hellos[0]["backend"]
         for batch in min((hello["seconds"] for hello in hellos), key=len):
@@ -116,14 +129,16 @@ class Gate:
             served,
         )
 
-    async def _start(self) -> Worker:
+    async def _start(self, gently: bool = False) -> Worker:
+        module, more = ("newcomer", ["--gently"]) if gently else ("device", [])
         arguments = [
+            *more,
             str(self.model.folder),
             f"--version={self.model.version}",
             f"--backend={self.backend}",
             f"--precision={self.precision}",
         ]
-        return await Worker("services.inference.device", arguments).start()
+        return await Worker(f"services.inference.{module}", arguments).start()
 
 
 def worthwhile(seconds: Mapping[int, float]) -> list[float]:

@@ -6,6 +6,7 @@ model is loaded and checked beside the old one, then new calls go to it, then th
 
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from services.shared import model, registry
 from services.shared.errors import BadModel, EmojinetError
 from services.shared.worker import WorkerDied, WorkerFailed
 
+Stamp = frozenset[tuple[str, int, int, int]]
 LOOK_SECONDS = 1.0  # polled, since network volumes do not tell of changes
 
 log = logging.getLogger(__name__)
@@ -73,16 +75,20 @@ async def follow(
 ) -> None:
     """Serves whatever becomes live; a model that cannot serve is refused, and the old goes on.
 
-    One that cannot be read may be readable at the next look.
+    One that cannot be read may be readable at the next look, and one that was refused may be good
+    when its files have changed: it was being copied, or was published again.
     """
-    refused: registry.Live | None = None
+    refused: tuple[registry.Live, Stamp] | None = None
     complaint = ""
     while True:
         await asyncio.sleep(LOOK_SECONDS)
-        which: registry.Live | None = None
+        looked: tuple[registry.Live, Stamp] | None = None
         try:
             which = await asyncio.to_thread(registry.live, root)
-            if which is None or which == refused or _serves(service, which):
+            if which is None or _serves(service, which):
+                continue
+            looked = which, await asyncio.to_thread(_stamp, registry.folder(root, which))
+            if looked == refused:
                 continue
             new = await asyncio.to_thread(registry.load, root, which)
             await turn(service, await start(new), metrics)
@@ -91,9 +97,18 @@ async def follow(
             if str(error) != complaint:  # else it would be said every second
                 log.error("the old model goes on: %s", error)
             passing = isinstance(error, OSError) or isinstance(error.__cause__, OSError)
-            refused, complaint = None if passing else which, str(error)
+            refused, complaint = None if passing else looked, str(error)
 
 
 def _serves(service: InferenceService, which: registry.Live) -> bool:
     serving = service.serving
     return serving is not None and (serving.model.name, serving.model.version) == which
+
+
+def _stamp(folder: Path) -> Stamp:
+    """What becomes another when a file of the folder does."""
+    try:
+        facts = [(entry.name, entry.stat(follow_symlinks=False)) for entry in os.scandir(folder)]
+    except OSError:  # not there, or going
+        return frozenset()
+    return frozenset((name, of.st_ino, of.st_size, of.st_mtime_ns) for name, of in facts)

@@ -2,16 +2,21 @@
 
 import asyncio
 import ctypes
+import fcntl
 import logging
 import os
 import random
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any, NoReturn
 
 import grpc
 import typer
+from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from prometheus_client import (
@@ -33,6 +38,9 @@ M_MMAP_THRESHOLD = -3  # of malloc.h
 READY, LIVE = "ready", "live"
 CONNECTION_AGE_MS = 20_000  # so that clients find replicas that are new
 Handler = Callable[[Any, "grpc.aio.ServicerContext[Any, Any]"], Any]
+Opening = Callable[[CollectorRegistry, AsyncExitStack], Awaitable[None]]
+
+log = logging.getLogger(__name__)
 
 
 def log_as_json() -> None:
@@ -82,6 +90,72 @@ def fail(message: str) -> NoReturn:
     """Ends a program that cannot start: one line that says why, exit code 1."""
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(1)
+
+
+def lock(folder: Path, program: str, patience_seconds: float = 0.0) -> int:
+    """Makes this the only process that works on the folder, until it ends.
+
+    Raises:
+        StorageFailed: another does, and has not ended in time; or the folder cannot be used.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        why = f"{folder} cannot be used: {error.strerror}. Choose another --data."
+        raise errors.StorageFailed(why, path=str(folder)) from None
+    end = time.monotonic() + patience_seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                break
+            time.sleep(0.05)
+    os.close(descriptor)
+    raise errors.StorageFailed(
+        f"Another {program} works on {folder}. Stop it, or give this one another folder.",
+        path=str(folder),
+    )
+
+
+async def serve(
+    described: ServiceDescriptor,
+    add: Callable[["grpc.aio.Server"], None],
+    opening: Opening,
+    *,
+    host: str,
+    port: int,
+    metrics_port: int,
+) -> NoReturn:
+    """Listens, opens its state, goes on with what was begun, serves until SIGTERM, and ends.
+
+    Args:
+        described: the service.
+        add: adds the servicer to the server.
+        opening: makes the servicer ready, and says to the stack how to close it again.
+    """
+    boundary, registry = Boundary(), process_metrics()
+    serve_metrics(host, metrics_port, registry)
+    server, health = new_server(boundary), Health(described.full_name)
+    add(server)
+    health.add_to(server)
+    bound = bind(server, host, port)
+    await health.start()
+    await server.start()
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(server.stop, 0)
+        await opening(registry, stack)
+        boundary.count_in(registry, [method.name for method in described.methods])
+        await health.set_ready(True)
+        log.info("listening on %s:%d", host, bound)
+        await stop_signal()
+        await health.set_ready(False)
+        await server.stop(0)
+    log.info("stopped")
+    # A thread at work would be waited for; the next process begins its work anew.
+    os._exit(0)
 
 
 def new_server(interceptor: "Boundary") -> "grpc.aio.Server":

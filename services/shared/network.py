@@ -13,7 +13,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from services.shared.errors import BadModel
+from services.shared.errors import BadModel, StorageFailed
 from services.shared.model import FLOOR, Architecture, Arrays, Model, Preprocessing
 
 
@@ -134,5 +134,10 @@ def export_openvino(network: Network, preprocessing: Preprocessing) -> dict[str,
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "openvino.xml"
-        openvino.save_model(converted, path, compress_to_fp16=False)
+        try:
+            openvino.save_model(converted, path, compress_to_fp16=False)
+        except RuntimeError as error:  # of its stream; it does not say why
+            raise StorageFailed(
+                f"{folder} cannot be written: is the disk of temporary files full?", path=folder
+            ) from error
         return {p.name: p.read_bytes() for p in (path, path.with_suffix(".bin"))}

@@ -72,7 +72,10 @@ def load(registry: Path, which: Live) -> model.Model:
             "A model of a registry has a name and a version of 12 hexadecimal digits.",
             path=str(registry),
         )
-    loaded = model.load(folder(registry, which))
+    path = folder(registry, which)
+    if path.is_symlink() or path.parent.is_symlink():  # what it leads to may change at any time
+        raise BadModel(f"The model {path} is a link, not a folder.", path=str(path))
+    loaded = model.load(path)
     if (loaded.name, loaded.version) != which:
         raise BadModel(
             f"The model {loaded.folder} is {loaded.name}@{loaded.version}, not what its folder "

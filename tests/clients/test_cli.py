@@ -30,10 +30,11 @@ def test_the_settings_of_clients_are_those_of_their_options() -> None:
 def test_the_settings_of_services_are_those_of_their_options() -> None:
     from services.crawler import __main__ as crawler
     from services.inference import __main__ as inference
+    from services.trainer import __main__ as trainer
 
     service = typer.Typer()
     service.command()(inference.main)
-    commands = [typer.main.get_command(program) for program in (service, crawler.app)]
+    commands = [typer.main.get_command(program) for program in (service, crawler.app, trainer.app)]
 
     assert {name for each in commands for name in environment_variables(each)} == settings.SERVICES
 

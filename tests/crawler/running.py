@@ -21,7 +21,7 @@ from clients.demo import free_port
 from emojinet.v1 import crawler_service_pb2 as pb
 from emojinet.v1 import crawler_service_pb2_grpc as rpc
 from emojinet.v1 import state_pb2 as states
-from services.crawler import crawl, prescaled, server
+from services.crawler import crawl, prescaled
 from services.crawler.database import Database
 from services.crawler.fetch import Fetcher
 from services.crawler.frontier import Frontier, Quotas
@@ -31,7 +31,7 @@ from services.crawler.server import CrawlerService
 from services.crawler.store import Store
 from services.crawler.tools import Tools
 from services.crawler.web import Web
-from services.shared import harness
+from services.shared import harness, watching
 from services.shared.decoders import Decoders
 from services.shared.queue import Served
 
@@ -186,7 +186,7 @@ class Running:
 def brisk() -> Iterator[None]:
     """Looks more often than a crawler should, in the modules that import it."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(server, "WATCH_SECONDS", 0.03)
+        patched.setattr(watching, "WATCH_SECONDS", 0.03)
         for name in ("LOOK_SECONDS", "SETTLE_SECONDS"):
             patched.setattr(crawl, name, 0.03)
         yield

@@ -66,7 +66,7 @@ def test_torchvision_reads_the_folders(frozen: Path, tmp_path: Path) -> None:
 
 
 def test_every_emoji_of_the_inventory_has_a_folder_of_its_own() -> None:
-    names = {export._folder_name(emoji.text) for emoji in vocabulary.inventory()}
+    names = {shards.folder_name(emoji.text) for emoji in vocabulary.inventory()}
 
     assert len(names) == 845
     assert not any("/" in name or name.startswith(".") for name in names)

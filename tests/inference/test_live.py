@@ -84,3 +84,38 @@ async def test_a_model_that_could_not_be_read_or_started_once_is_tried_again(
             while running.service.serving.model.name != "late":
                 await asyncio.sleep(0.05)
         following.cancel()
+
+
+async def test_a_model_that_was_still_being_copied_is_served_when_it_is_whole(
+    tiny: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny, tmp_path / "staged")
+    manifest = tmp_path / "staged" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"name": "tiny"', '"name": "slow"'))
+    which = registry.publish(tmp_path, tmp_path / "staged")
+    registry.activate(tmp_path, which)
+    weights = registry.folder(tmp_path, which) / "weights.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:9])
+    starts: list[str] = []
+    async with inference(tiny) as running:
+
+        async def start(new: model.Model) -> Serving:
+            starts.append(new.name)
+            return await running.start(new)
+
+        following = asyncio.create_task(
+            live.follow(tmp_path, running.service, start, running.metrics)
+        )
+        async with asyncio.timeout(20):
+            while not starts:
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(2.5 * live.LOOK_SECONDS)
+        assert starts == ["slow"]  # once: nothing has changed
+        assert running.service.serving is not None
+        assert running.service.serving.model.name == "tiny"
+        weights.write_bytes(content)
+        async with asyncio.timeout(20):
+            while running.service.serving.model.name != "slow":
+                await asyncio.sleep(0.05)
+        following.cancel()

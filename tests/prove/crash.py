@@ -24,9 +24,9 @@ from rich.table import Table
 
 from emojinet.v1 import crawler_service_pb2 as pb
 from emojinet.v1 import state_pb2 as states
-from services.crawler import dataset, faults
+from services.crawler import dataset
 from services.crawler.manifest import MANIFEST
-from services.shared import shards
+from services.shared import faults, shards
 from services.shared.errors import BadDataset
 from tests.crawler.running import ENDED, Crawler
 from tests.standin.child import Child
@@ -37,8 +37,8 @@ NAME = "proof"
 LONGEST_SECONDS = 3.0  # between a crawler's first answer and its death
 PATIENCE_SECONDS = 120.0
 REMOVED = 8  # posts
-LATE = [point for point in faults.POINTS if point.startswith(("removal", "dataset"))]
-EARLY = [point for point in faults.POINTS if point not in LATE]
+LATE = [point for point in faults.CRAWLER if point.startswith(("removal", "dataset"))]
+EARLY = [point for point in faults.CRAWLER if point not in LATE]
 LATE_SHARE = 0.15
 # How often a process comes by a point of each kind before it has ended, about.
 TIMES = {"": 1, "page": 30, "picture": 30, "fates": 3, "removal": 3, "dataset": 1}

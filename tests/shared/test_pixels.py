@@ -243,6 +243,19 @@ def test_a_crop_is_the_textbook_one(width: int, height: int) -> None:
     assert difference(square, textbook(image_HW3, 224, 256)).max() <= 2
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(256, 900), st.booleans())
+def test_of_a_prescaled_image_the_crop_is_a_cut_and_exactly_the_textbook_one(
+    longer: int, upright: bool
+) -> None:
+    image_HW3 = noise(256, longer) if upright else noise(longer, 256)
+
+    square, _ = pixels.crop(image_HW3)
+
+    assert (square == textbook(image_HW3, 224, 256)).all()
+    assert not np.shares_memory(square, image_HW3)
+
+
 def test_a_crop_tells_what_part_of_the_image_it_shows() -> None:
     _, box = pixels.crop(noise(512, 256))
 

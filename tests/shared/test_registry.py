@@ -181,6 +181,20 @@ def test_several_may_mend_the_same_model_at_once(tiny: Path, tmp_path: Path, roo
     assert registry.load(root, which).check()
 
 
+@pytest.mark.parametrize("part", ["version", "name"])
+def test_a_model_whose_folder_is_a_link_is_refused(
+    tiny: Path, tmp_path: Path, root: Path, part: str
+) -> None:
+    which = registry.publish(root, staged(tiny, tmp_path / "new"))
+    path = registry.folder(root, which)
+    linked = path if part == "version" else path.parent
+    linked.rename(tmp_path / "elsewhere")
+    linked.symlink_to(tmp_path / "elsewhere")
+
+    with pytest.raises(BadModel, match="is a link"):
+        registry.activate(root, which)
+
+
 def test_activating_twice_is_harmless(tiny: Path, tmp_path: Path, root: Path) -> None:
     which = registry.publish(root, staged(tiny, tmp_path / "new"))
     registry.activate(root, which)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from services.inference.backends import Look
+from services.shared.golden import Look
 from services.shared.model import Model
 
 PATTERN = re.compile(r"timed:(\d+(?:\.\d+)?)ms(?:\+(\d+(?:\.\d+)?)ms)?(?:x(\d+))?")

@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from services.inference.backends import Look
 from services.shared import network
 from services.shared.errors import BadModel
+from services.shared.golden import Look
 from services.shared.model import Model
 
 

@@ -1,11 +1,11 @@
 """Places at which a test may let the process die, as `kill -9` would: `EMOJINET_FAULT=name:count`.
 
-The proof that nothing is lost kills a crawl at each of them.
+The proofs that nothing is lost kill a crawl, or a training, at each of them.
 """
 
 import os
 
-POINTS = (
+CRAWLER = (
     "page-begun",  # within the transaction of a page
     "page-stored",
     "picture-fetched",
@@ -16,6 +16,13 @@ POINTS = (
     "removal-applied",  # excluded, its files not yet deleted
     "dataset-staged",  # complete, under another name
     "dataset-named",  # in its place, not yet known to the database
+)
+TRAINER = (
+    # The first three twice for every checkpoint: for its tensors, then for its manifest.
+    "checkpoint-begun",  # half of the file is written
+    "checkpoint-staged",  # complete, under another name
+    "checkpoint-placed",  # in its place
+    "checkpoint-pruning",  # an old one has no manifest any more, and still its tensors
 )
 
 _name, _, _count = os.environ.get("EMOJINET_FAULT", "").partition(":")

@@ -1,0 +1,99 @@
+"""`python -m services.trainer`: trains and publishes models; its verbs do without a server."""
+
+import asyncio
+import os
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from prometheus_client import CollectorRegistry
+
+from emojinet.v1 import trainer_service_pb2 as pb
+from emojinet.v1 import trainer_service_pb2_grpc as rpc
+from services.shared import harness
+from services.shared.errors import EmojinetError
+from services.trainer import runs, verbs
+from services.trainer.metrics import Metrics
+from services.trainer.runs import Runs
+from services.trainer.server import TrainerService
+
+SERVICE = pb.DESCRIPTOR.services_by_name["TrainerService"]
+
+app = typer.Typer(add_completion=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """What the flags said."""
+
+    host: str
+    port: int
+    metrics_port: int
+    data: Path
+    registry: Path
+
+
+async def serve(options: Options, command: runs.Command = runs.command) -> None:
+    """Serves what the data folder holds until SIGTERM; `command` is what does a run."""
+    service = TrainerService(options.registry)
+
+    async def opening(metrics: CollectorRegistry, stack: AsyncExitStack) -> None:
+        stack.callback(os.close, harness.lock(options.data / "runs", "trainer"))
+        stack.push_async_callback(service.close)
+        service.open(Runs(options.data, Metrics(metrics), command))
+
+    await harness.serve(
+        SERVICE,
+        lambda server: rpc.add_TrainerServiceServicer_to_server(service, server),
+        opening,
+        host=options.host,
+        port=options.port,
+        metrics_port=options.metrics_port,
+    )
+
+
+@app.callback(invoke_without_command=True)
+def main(
+    context: typer.Context,
+    host: Annotated[
+        str, harness.option("HOST", "Address to listen on, metrics included.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, harness.option("PORT", "Port for gRPC; 0 lets the system choose.")
+    ] = 50053,
+    metrics_port: Annotated[int, harness.option("METRICS_PORT", "Port for Prometheus.")] = 9103,
+    data: Annotated[Path, harness.option("DATA", "Where everything is kept.")] = Path("data"),
+    registry: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="EMOJINET_REGISTRY",
+            help="Where models are published.",
+            show_default="DATA/registry",
+        ),
+    ] = None,
+) -> None:
+    """Trains models on data sets, says how good they are, and publishes them."""
+    harness.check_settings()
+    if context.invoked_subcommand:
+        return
+    harness.log_as_json()
+    harness.give_back_large_blocks()
+    options = Options(
+        host=host,
+        port=port,
+        metrics_port=metrics_port,
+        data=data,
+        registry=registry or data / "registry",
+    )
+    try:
+        asyncio.run(serve(options))
+    except EmojinetError as error:
+        harness.fail(str(error))
+
+
+app.command()(verbs.run)
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,1 @@
+"""What to train, one file each: the command, how long it takes, what comes out."""

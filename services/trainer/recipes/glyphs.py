@@ -1,0 +1,27 @@
+"""Drawn emoji and stickers: what three vendors draw, judged on a vendor that was never seen.
+
+    make drawings
+    python -m services.trainer.glyphs data/glyphs --without twemoji
+    python -m services.trainer run glyphs --dataset data/glyphs --output data/runs/glyphs
+
+`make bench-glyphs` leaves each vendor out in turn.
+"""
+
+from services.trainer.recipe import Augment, Mode, Recipe
+
+RECIPE = Recipe(
+    name="glyphs",
+    size_px=128,
+    mode=Mode.PARTIAL,
+    frozen=0.35,
+    steps=1000,
+    batch=32,
+    learning_rate=2e-3,
+    layer_decay=0.9,
+    weight_decay=0.02,
+    warmup=0.1,
+    ema=0.99,
+    augment=Augment.NONE,
+    checkpoint_steps=250,
+    warm_start=False,
+)

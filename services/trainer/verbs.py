@@ -1,0 +1,108 @@
+"""What the trainer's program does without a server: one run, for a Job or torchrun, or by hand."""
+
+import os
+import shlex
+import signal
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from services.shared import harness
+from services.shared.errors import EmojinetError, MalformedRequest, StorageFailed
+from services.trainer import console, recipe
+from services.trainer.runs import check_model_name, dataset_folder
+
+PATIENCE_SECONDS = 10.0  # with a process that was killed in the same folder and is not gone yet
+
+
+def run(
+    name: Annotated[str, typer.Argument(metavar="RECIPE", help="One that we ship.")],
+    dataset: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|PATH",
+            help="A data set's name, or a folder.",
+            show_default="the recipe's own",
+        ),
+    ] = "",
+    output: Annotated[
+        Path | None,
+        typer.Option(help="The run's folder.", show_default="data/runs/RECIPE"),
+    ] = None,
+    data: Annotated[Path, harness.option("DATA", "Where everything is kept.")] = Path("data"),
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the recipe."),
+    ] = None,
+    model_name: Annotated[
+        str, typer.Option(help="What to call the model.", show_default="as the recipe")
+    ] = "",
+    price_per_hour: Annotated[
+        float | None,
+        typer.Option(min=0, help="Of this machine, in any currency, for the report."),
+    ] = None,
+) -> None:
+    """Train a model: from a data set to the model and its report, in one folder.
+
+    Started again with the same folder it goes on. With `torchrun -m services.trainer run …`
+    several processes share the work. Exit status 1 if it fails.
+    """
+    pairs = [text.partition("=") for text in settings or ()]
+    if wrong := [field for field, is_one, _ in pairs if not is_one]:
+        raise typer.BadParameter(f"--set {wrong[0]} lacks its value, as in steps=500")
+    folder = output or data / "runs" / name
+    try:
+        asked = recipe.read(name, {field: value for field, _, value in pairs})
+        check_model_name(model_name)
+        found = dataset_folder(data, _named(data, dataset or asked.dataset))
+        _train(asked, found, folder, data, model_name or asked.name, price_per_hour)
+    except StorageFailed as error:
+        # So full a disk that the run cannot say so: the service tries again by and by.
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(os.EX_TEMPFAIL) from None
+    except EmojinetError as error:
+        harness.fail(str(error))
+
+
+def _named(data: Path, dataset: str) -> str:
+    """A path may be one from here; what is both a name and a folder is the name's."""
+    if not dataset:
+        raise MalformedRequest("Say --dataset: the recipe has none of its own.", field="dataset")
+    by_name = (data / "datasets" / dataset).is_dir()
+    return dataset if by_name or not Path(dataset).is_dir() else str(Path(dataset).absolute())
+
+
+def _train(
+    asked: recipe.Recipe,
+    dataset: Path,
+    output: Path,
+    data: Path,
+    model_name: str,
+    price_per_hour: float | None,
+) -> None:
+    with ExitStack() as stack:
+        if os.environ.get("RANK", "0") == "0":  # of torchrun's processes one writes, and speaks
+            stack.callback(os.close, harness.lock(output, "training", PATIENCE_SECONDS))
+            stack.enter_context(console.shown(output))
+        # Not before the folder is ours and all is in order: it takes seconds.
+        from services.trainer import run as running
+        from services.trainer import train
+
+        job = running.Job(
+            recipe=asked,
+            dataset=dataset,
+            output=output,
+            data=data,
+            model_name=model_name,
+            price_per_hour=price_per_hour,
+            command=shlex.join(["python", "-m", "services.trainer", *sys.argv[1:]]),
+        )
+        try:
+            running.run(job)
+        except train.Stopped:
+            stack.close()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGTERM)
