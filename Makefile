@@ -54,11 +54,34 @@ bench-duplicates: $(READY) ## Judge the finding of near-duplicates on photograph
 bench-keep: $(READY) ## Measure how many posts a second the rules judge
 	$(BIN)/python -m tests.bench.keep
 
+bench-storage: $(READY) ## Redo the article's table: what pictures cost in each form of storage
+	$(BIN)/python -m tests.bench.storage
+
+bench-train: $(READY) ## Measure a fine-tune step and a head's epoch beside the obvious step
+	$(BIN)/python -m tests.bench.train
+
+bench-glyphs: $(READY) drawings ## Train on drawn emoji with each vendor left out in turn
+	$(BIN)/python -m tests.bench.glyphs
+
+bench-photos: $(READY) ## Fine-tuning beside a linear probe on photographs; MORE=folder adds to those fetched
+	$(BIN)/python -m services.trainer.photos data/photos
+	$(BIN)/python -m tests.bench.photos data/photos $(MORE)
+
+bench-imbalance: $(READY) ## What logit adjustment and balanced sampling gain on a long tail
+	$(BIN)/python -m services.trainer.photos data/photos
+	$(BIN)/python -m tests.bench.imbalance data/photos $(MORE)
+
 prove-crash: $(READY) ## Kill crawls 200 times, and compare what they find with an undisturbed one
 	$(BIN)/python -m tests.prove.crash
 
 prove-scale: $(READY) ## Take the article's million posts through frontier and rules, in simulated time
 	$(BIN)/python -m tests.prove.scale
+
+prove-resume: $(READY) ## Kill trainings 100 times, and compare what they learn with an undisturbed one
+	$(BIN)/python -m tests.prove.resume
+
+prove-swap: $(READY) ## Swap models 50 times under load, half of them broken
+	$(BIN)/python -m tests.prove.swap
 
 pictures: $(READY) ## Take the pictures of the documents from the running programs
 	$(BIN)/python -m tests.pictures
@@ -82,4 +105,5 @@ clean: ## Remove everything that make has made, data included
 	rm -rf .venv data .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .PHONY: help .venv demo test test-system fuzz drawings bench-starter bench-spine bench-crawl \
-	bench-duplicates bench-keep prove-crash prove-scale pictures lint protos protos-release clean
+	bench-duplicates bench-keep bench-storage bench-train bench-glyphs bench-photos bench-imbalance \
+	prove-crash prove-scale prove-resume prove-swap pictures lint protos protos-release clean

@@ -109,13 +109,14 @@ def _measured(progress: Progress) -> list[str]:
     """How far a training is, how well it learns, and how fast."""
     if not progress.steps:
         return []
-    left = progress.remaining.ToNanoseconds() / 1e9
+    left = max(0.0, progress.remaining.ToNanoseconds() / 1e9)
+    known = progress.HasField("remaining") and progress.step < progress.steps
     return [
         f"step {progress.step:,} of {progress.steps:,}",
         f"loss {progress.loss:.3f}",
         f"{progress.images_per_second:,.1f} images/s",
         f"{progress.data_wait_share:.0%} waiting for data",
-        *([f"{_age(max(0.0, left))} left"] if progress.HasField("remaining") else []),
+        *([f"{_age(left)} left"] if known else []),
     ]
 
 

@@ -16,6 +16,7 @@ from clients.trainer_client import DEFAULT_SERVER, TrainerClient
 from emojinet.v1 import trainer_service_pb2 as pb
 
 BASELINES = ("chance", "prior", "starter")  # what a metric is read beside
+PARTS = ("head", "torso", "tail")  # of the vocabulary: its most used emoji, and so on
 
 train = typer.Typer(
     no_args_is_help=True,
@@ -172,20 +173,22 @@ def _values(metrics: Iterable[pb.Metric]) -> dict[tuple[str, str], pb.Metric]:
 
 
 def _judgement(metrics: Iterable[pb.Metric]) -> Table:
-    """Each metric with its interval, and beside it what would be said without learning."""
+    """Each metric with its interval, its parts, and what would be said without learning."""
     values = _values(metrics)
-    baselines = [b for b in BASELINES if any(name.startswith(f"{b}_") for _, name in values)]
-    table = columns("split", "metric", "value>", "95 %>", *(f"{b}>" for b in baselines))
+    table = columns("split", "metric", "value>", "95 %>", *(f"{n}>" for n in PARTS + BASELINES))
     for (split, name), metric in values.items():
-        if name.startswith(tuple(f"{b}_" for b in BASELINES)):
+        if name.startswith(tuple(f"{b}_" for b in BASELINES)) or name.endswith(
+            tuple(f"_{part}" for part in PARTS)
+        ):
             continue
-        beside = (values.get((split, f"{baseline}_{name}")) for baseline in baselines)
+        beside = [f"{name}_{part}" for part in PARTS] + [f"{b}_{name}" for b in BASELINES]
+        others = (values.get((split, other)) for other in beside)
         table.add_row(
             printable_text(split),
             printable_text(name.replace("_", " ")),
             f"{metric.value:.3f}",
             f"{metric.low:.3f} to {metric.high:.3f}",
-            *(f"{other.value:.3f}" if other else "" for other in beside),
+            *(f"{other.value:.3f}" if other else "" for other in others),
         )
     return table
 

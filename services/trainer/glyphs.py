@@ -14,7 +14,8 @@ import argparse
 import hashlib
 import io
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -81,6 +82,7 @@ def write(
     emoji = chosen(folder)[: count or EMOJI]
     seen = [vendor.name for vendor in drawings.VENDORS if vendor.name != without]
     staged = out.with_name(f".{out.name}.staged")
+    shutil.rmtree(staged, ignore_errors=True)  # of a process that was killed
     with shards.writable(out), ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
 
         def one(number: int) -> None:
@@ -113,13 +115,22 @@ def _drawing(vendor: str, emoji: str, folder: Path) -> Image.Image:
     return ImageOps.pad(drawn, (max(drawn.size),) * 2)
 
 
-def _keep(folder: Path, pictures: Iterator[Image.Image] | list[Image.Image]) -> None:
+def on_white(vendor: str, emoji: str, folder: Path = drawings.FOLDER) -> bytes:
+    """The drawing as it is, as a JPEG on white, of which a network sees what the drawing fills."""
+    return _jpeg(_on_white(_drawing(vendor, emoji, folder)))
+
+
+def _keep(folder: Path, pictures: Iterable[Image.Image]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for picture in pictures:
-        file = io.BytesIO()
-        picture.save(file, "JPEG", quality=92)
-        jpeg = file.getvalue()
+        jpeg = _jpeg(picture)
         (folder / f"{hashlib.sha256(jpeg).hexdigest()}.jpg").write_bytes(jpeg)
+
+
+def _jpeg(picture: Image.Image) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=92)
+    return file.getvalue()
 
 
 def _on_white(drawn: Image.Image) -> Image.Image:

@@ -89,11 +89,12 @@ class Learner:
         self._trunk, self._tail = links[:cut], links[cut:]
         for link in self._trunk:
             link.requires_grad_(False)
+        self._followed: list[Tensor] = []  # what batch norms know of the data
         if self.recipe.adapt_norms:
-            for link in self._tail:
-                for part in link.modules():
-                    if isinstance(part, nn.modules.batchnorm._BatchNorm):
-                        part.train()
+            for part in (part for link in self._tail for part in link.modules()):
+                if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                    part.train()
+                    self._followed += [part.running_mean, part.running_var]
 
     def _groups(self) -> list[dict[str, object]]:
         decay = {"weight_decay": self.recipe.weight_decay}
@@ -163,6 +164,9 @@ class Learner:
             self.recipe.ema, (1 + number) / (10 + number)
         )  # the first weights soon count less
         torch._foreach_lerp_(self._average, [p.detach() for p in self._parameters], 1 - decay)
+        if world.size > 1:  # each has followed its own share
+            world.add(self._followed)
+            torch._foreach_div_(self._followed, world.size)
         return float(sums[0] / sums[1].clamp(min=1))
 
     def _loss(self, x: Tensor, y_BK: Tensor) -> Tensor:

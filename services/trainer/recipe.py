@@ -8,7 +8,7 @@ import importlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
@@ -133,10 +133,6 @@ class Recipe:
             raise _bad("size_px", self.size_px, "at most 1024")
         if self.learning_rate == 0:
             raise _bad("learning_rate", self.learning_rate, "more than 0")
-
-    def to_json(self) -> str:
-        """As a run keeps it."""
-        return json.dumps(asdict(self), indent=1) + "\n"
 
 
 def names() -> list[str]:

@@ -278,7 +278,8 @@ def _turned(run: pb.Run, state: states.State, failure: EmojinetError | None = No
 def _note(run: pb.Run, state: states.State, failure: EmojinetError | None = None) -> None:
     """Turns a run, also if the disk is full: the next process of the service finds out again."""
     run.CopyFrom(_turned(run, state, failure))
-    log.info("%s: %s %s", run.name, states.State.Name(state), failure or "")
+    named = states.State.Name(state).removeprefix("STATE_").lower()
+    log.info("%s is %s%s", run.name, named, f": {failure}" if failure else "")
     try:
         _write(run)
     except StorageFailed as error:

@@ -1,7 +1,7 @@
 """The pictures of a split by number, wherever they lie: a data set version, or a folder.
 
 Opening reads where each picture lies and which emoji it has, and no picture: a million samples in
-shards take a minute and 60 MB. Reading is one `pread`, from any thread.
+shards take about a minute and 100 MB. Reading is one `pread`, from any thread.
 """
 
 # N samples

@@ -36,10 +36,12 @@ from torchvision.datasets import ImageFolder  # type: ignore[import-untyped]
 
 from services.shared import pixels, shards, starter
 from services.shared.network import Network
+from services.shared.vocabulary import Vocabulary
 from services.trainer import samples
-from services.trainer.augment import LEAST_AREA, Augment
+from services.trainer.augment import LEAST_AREA
 from services.trainer.batches import Batch, Features, Pictures, Source, Targets, batches
 from services.trainer.order import Pick
+from services.trainer.recipe import Augment
 from services.trainer.samples import Samples
 from tests.photographs import make
 
@@ -98,7 +100,8 @@ class Lmdb:
 
     def read(self, number: int) -> bytes:
         with self._environment.begin() as transaction:
-            return bytes(transaction.get(b"%08d" % number))
+            content: bytes = transaction.get(b"%08d" % number)  # type: ignore[assignment]
+            return content
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -144,12 +147,12 @@ def forms(folder: Path, originals: list[bytes]) -> list[Form]:
         return statistics.mean(map(len, contents))
 
     return [
-        Form("LMDB, JPEG", size(prescaled), pictures(jpeg), jpeg),  # type: ignore[arg-type]
+        Form("LMDB, JPEG", size(prescaled), pictures(jpeg), jpeg),
         Form(
             "LMDB, raw",
             size(packed),
             Raw(lambda number: unpacked(pixel.read(number)), pixel.classes),
-            pixel,  # type: ignore[arg-type]
+            pixel,
         ),
         files("files, prescaled", folder / "prescaled", prescaled),
         files("files, original", folder / "originals", originals),
@@ -192,10 +195,10 @@ def sharded(folder: Path, contents: list[bytes]) -> Samples:
     said = {"format": shards.FORMAT, "name": "bench", "files": writer.files}
     (folder / shards.DATASET).write_bytes(shards.sealed(said))
     shards.write_excluded(folder, ())
-    return samples.opened(folder, "train", samples.Vocabulary(EMOJI, (0, 0)))
+    return samples.opened(folder, "train", Vocabulary(EMOJI, (0, 0)))
 
 
-def pictures(found: Samples, view: Augment = "none") -> Pictures:
+def pictures(found: Samples, view: Augment = Augment.NONE) -> Pictures:
     return Pictures(found, VIEW, len(EMOJI), augment=view, threads=THREADS)
 
 
@@ -262,17 +265,17 @@ def naive(dataset: Any, workers: int) -> Passes:
 def loaders(every: list[Form], count: int) -> Iterator[Loader]:
     """All that load; those with workers only where anybody would use them."""
     for form in every:
-        yield Loader(form.name, "ours", "none", ours(form.ours, count))
+        yield Loader(form.name, "ours", Augment.NONE, ours(form.ours, count))
         if form.naive is not None:
-            yield Loader(form.name, "naive", "none", naive(form.naive, 0))
+            yield Loader(form.name, "naive", Augment.NONE, naive(form.naive, 0))
         if isinstance(form.naive, ImageFolder):
-            yield Loader(form.name, "naive, workers", "none", naive(form.naive, THREADS))
+            yield Loader(form.name, "naive, workers", Augment.NONE, naive(form.naive, THREADS))
             varied = ImageFolder(form.naive.root, trained())
-            yield Loader(form.name, "naive", "crop", naive(varied, 0))
-            yield Loader(form.name, "naive, workers", "crop", naive(varied, THREADS))
+            yield Loader(form.name, "naive", Augment.CROP, naive(varied, 0))
+            yield Loader(form.name, "naive, workers", Augment.CROP, naive(varied, THREADS))
         if isinstance(form.ours, Pictures) and not form.name.startswith("LMDB"):
-            source = pictures(form.ours._samples, "crop")
-            yield Loader(form.name, "ours", "crop", ours(source, count))
+            source = pictures(form.ours._samples, Augment.CROP)
+            yield Loader(form.name, "ours", Augment.CROP, ours(source, count))
 
 
 class Model:
@@ -364,19 +367,19 @@ class Found:
     """All figures of all rounds."""
 
     def __init__(self) -> None:
-        self.loaded: dict[tuple[str, str, str], list[Rates]] = {}
-        self.stepped: dict[tuple[str, str, str], list[Rates]] = {}
+        self.loaded: dict[tuple[str, str, Augment], list[Rates]] = {}
+        self.stepped: dict[tuple[str, str, Augment], list[Rates]] = {}
         self.bare: list[float] = []
         self.model: list[float] = []
 
-    def rate(self, form: str, side: str, view: str = "none") -> float:
+    def rate(self, form: str, side: str, view: Augment = Augment.NONE) -> float:
         """Images a second; of the naive sides, the faster one."""
         sides = ("naive", "naive, workers") if side == "naive" else (side,)
         found = [self.loaded[key] for s in sides if (key := (form, s, view)) in self.loaded]
         return max(statistics.median(each.images for each in rates) for rates in found)
 
     def undecorated(self, form: str) -> float:
-        return statistics.median(each.images for each in self.loaded[form, "naive", "none"])
+        return statistics.median(each.images for each in self.loaded[form, "naive", Augment.NONE])
 
 
 def measure(every: list[Form], prescaled: list[bytes], rounds: int, report: Console) -> Found:
@@ -393,7 +396,7 @@ def measure(every: list[Form], prescaled: list[bytes], rounds: int, report: Cons
         for loader in timed:
             key = loader.form, loader.side, loader.view
             found.loaded.setdefault(key, []).append(run(loader.passes, LOADED_SECONDS))
-            if loader.view == "none" and loader.side != "naive, workers":
+            if loader.view == Augment.NONE and loader.side != "naive, workers":
                 stepped = run(loader.passes, STEPPED_SECONDS, model.step)
                 found.stepped.setdefault(key, []).append(stepped)
     return found
@@ -414,7 +417,7 @@ def print_tables(found: Found, every: list[Form], console: Console) -> None:
         *("peak, MB", f"both, ms/{ARTICLE_BATCH}", "article, ms"),
     )
     for (form, side, view), rates in found.loaded.items():
-        if view == "none":
+        if view == Augment.NONE:
             both = found.stepped.get((form, side, view))
             speed = statistics.median(each.images for each in both) if both else 0
             table.add_row(
@@ -433,7 +436,7 @@ def print_tables(found: Found, every: list[Form], console: Console) -> None:
     console.print(f"model alone: {spread(found.model)} images/s")
     table = Table("with random crop and flip", "who", "loader, images/s")
     for (form, side, view), rates in found.loaded.items():
-        if view == "crop":
+        if view == Augment.CROP:
             table.add_row(form, side, spread(each.images for each in rates))
     console.print(table)
 
@@ -457,15 +460,21 @@ def result(found: Found) -> dict[str, Any]:
         },
         "with_crop": {
             "originals_ratio": round(
-                found.rate(original, "ours", "crop") / found.rate(original, "naive", "crop"), 2
+                found.rate(original, "ours", Augment.CROP)
+                / found.rate(original, "naive", Augment.CROP),
+                2,
             ),
             "shards_ratio": round(
-                found.rate("shards", "ours", "crop") / found.rate(original, "naive", "crop"), 1
+                found.rate("shards", "ours", Augment.CROP)
+                / found.rate(original, "naive", Augment.CROP),
+                1,
             ),
             "prescaled_ratio": round(
-                found.rate(prescaled, "ours", "crop") / found.rate(prescaled, "naive", "crop"), 2
+                found.rate(prescaled, "ours", Augment.CROP)
+                / found.rate(prescaled, "naive", Augment.CROP),
+                2,
             ),
-            "decode_share": round(found.rate(prescaled, "ours", "crop") / bare_rate, 3),
+            "decode_share": round(found.rate(prescaled, "ours", Augment.CROP) / bare_rate, 3),
         },
     }
 

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -92,6 +92,7 @@ def test_a_model_is_verified_without_a_service(tiny: Path, tmp_path: Path) -> No
     folder = registry.folder(root, which)
     named = "@".join(which)
 
+    arguments: Sequence[str | Path]
     for arguments in ([folder], [named, "--registry", root]):
         status, told, _ = emojinet("", "verify", *arguments)
         assert (status, told) == (0, f"{named} in {folder} is whole: 5 emoji\n")

@@ -17,6 +17,7 @@ BEGUN_SECONDS = 1_795_000_000
 VERSION = "0123456789ab"
 METRICS = (
     ("test", "top1", 0.42, 0.4, 0.44),
+    ("test", "top1_head", 0.6, 0.5, 0.7),
     ("test", "prior_top1", 0.1, 0.09, 0.11),
     ("test", "chance_top1", 0.002, 0.001, 0.003),
     ("test", "macro_recall", 0.3, 0.25, float("nan")),
@@ -35,8 +36,8 @@ def run(
     asked.settings["steps"] = "500"
     made = pb.Run(name=name, state=state, request=asked, activity="learning", uri=f"/runs/{name}")
     if step:
-        measured = {"images_per_second": 85.0, "data_wait_share": 0.03, "loss": 2.5}
-        made.progress.CopyFrom(pb.Progress(step=step, steps=500, **measured))
+        made.progress.step, made.progress.steps, made.progress.loss = step, 500, 2.5
+        made.progress.images_per_second, made.progress.data_wait_share = 85.0, 0.03
         made.progress.remaining.FromSeconds(125)
     if judged:
         made.metrics.extend(

@@ -44,7 +44,7 @@ from services.trainer import publish
 from tests.photographs import make
 from tests.prove import damaged
 
-DATA = Path("data")
+REGISTRY = Path("data/registry")
 SHARE = 0.6  # of the measured capacity
 TOLERANCE = 1e-3  # of a probability
 PAUSE_SECONDS = 3.0  # between changes; the first second counts as part of the change
@@ -304,11 +304,19 @@ def refused_by_the_trainer(root: Path, bad: dict[str, Live]) -> None:
         raise SystemExit(f"the trainer would activate a model that is {kind}")
 
 
-def prove(swaps: int, folder: Path, seed: int = 1) -> dict[str, Any]:
-    """Every figure of the proof."""
+def prove(
+    swaps: int, folder: Path, starting: Path, *, share: float = SHARE, seed: int = 1
+) -> dict[str, Any]:
+    """Every figure of the proof.
+
+    Args:
+        folder: for its registry and models.
+        starting: the folder of the starter.
+        share: of what the server can do, that it is asked for.
+    """
     root, rng = folder / "registry", random.Random(seed)
     pictures = Pictures(make(640, 480, 18))
-    first = _copied(root)
+    first = _copied(root, model.load(starting))
     second = linear(folder / "linear", first, first.architecture.backbone, 1280, pictures)
     other = linear(folder / "other", first, "test_efficientnet", 256, pictures)
     which = registry.publish(root, second.folder)
@@ -319,7 +327,7 @@ def prove(swaps: int, folder: Path, seed: int = 1) -> dict[str, Any]:
     server = Server(root, folder / "server.log")
     try:
         limit = asyncio.run(capacity(server.address, requests, rng))
-        proof, rate = Proof(root, server, good, bad, seed), SHARE * limit
+        proof, rate = Proof(root, server, good, bad, seed), share * limit
         made = asyncio.run(run(proof, server, requests, rate, swaps))
     finally:
         server.stop()
@@ -331,11 +339,9 @@ def prove(swaps: int, folder: Path, seed: int = 1) -> dict[str, Any]:
     return figures(proof, made, mixed(answered, proof.changes, good, pictures), rate, limit)
 
 
-def _copied(root: Path) -> Model:
-    """The starter, in a registry of our own."""
-    which = starter.ensure(DATA / "registry")
-    loaded = registry.load(DATA / "registry", which)
-    own = damaged.lay(root, starter.NAME, {name: loaded.read(name) for name in loaded.files})
+def _copied(root: Path, like: Model) -> Model:
+    """The model in a registry of our own, and live there."""
+    own = damaged.lay(root, like.name, {name: like.read(name) for name in like.files})
     registry.activate(root, own)
     return registry.load(root, own)
 
@@ -347,7 +353,8 @@ def main(
     """Prints a table, and as the last line RESULT with the figures as JSON."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        found = prove(swaps, Path(folder))
+        starting = registry.folder(REGISTRY, starter.ensure(REGISTRY))
+        found = prove(swaps, Path(folder), starting)
         if log:
             log.write_bytes((Path(folder) / "server.log").read_bytes())
     found["minutes"] = (time.monotonic() - began) / 60

@@ -118,8 +118,8 @@ class Running:
 
 def train(dataset: str = "first", **more: Any) -> pb.StartRunRequest:
     """Asks for a run."""
-    asked = {"kind": pb.RUN_KIND_TRAIN, "recipe": "quick", "dataset": dataset} | more
-    return pb.StartRunRequest(**asked)
+    asked: dict[str, Any] = {"kind": pb.RUN_KIND_TRAIN, "recipe": "quick", "dataset": dataset}
+    return pb.StartRunRequest(**asked | more)
 
 
 def is_in(state: states.State) -> Callable[[pb.Run], bool]:

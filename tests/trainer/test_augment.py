@@ -5,13 +5,14 @@ from hypothesis import strategies as st
 
 from services.shared import model, photographs, pixels
 from services.shared.errors import UndecodableImage
-from services.trainer.augment import CHANCES, Augment, train_view
+from services.trainer.augment import CHANCES, train_view
+from services.trainer.recipe import Augment
 
 PREPROCESSING = model.Preprocessing(
     size_px=224, crop=0.875, mean=(0.5,) * 3, std=(0.5,) * 3, decode_version=pixels.VERSION
 )
 PHOTO = pixels.prescale(photographs.installed()[0].read_bytes())
-EVERY: tuple[Augment, ...] = ("none", "crop", "strong")
+EVERY = tuple(Augment)
 
 
 def view(strength: Augment, chances: np.ndarray, content: bytes = PHOTO) -> np.ndarray:
@@ -33,7 +34,7 @@ def ramp(width: int, height: int) -> bytes:
 
 
 def test_without_augmentation_training_sees_what_the_server_sees() -> None:
-    assert (view("none", np.empty(0)) == model.view(PREPROCESSING, PHOTO)).all()
+    assert (view(Augment.NONE, np.empty(0)) == model.view(PREPROCESSING, PHOTO)).all()
 
 
 @pytest.mark.parametrize("strength", EVERY)
@@ -41,7 +42,7 @@ def test_the_chances_alone_decide(strength: Augment) -> None:
     first, again, other = (view(strength, drawn(seed)) for seed in (1, 1, 2))
 
     assert (first == again).all()
-    assert (first == other).all() == (strength == "none")
+    assert (first == other).all() == (strength is Augment.NONE)
 
 
 @settings(max_examples=40, deadline=None)
@@ -63,7 +64,7 @@ def test_any_picture_and_any_chances_make_a_square(
 def test_a_crop_shows_a_part_perhaps_mirrored() -> None:
     mirrored = shares = 0.0
     for seed in range(200):
-        square = view("crop", drawn(seed), ramp(384, 256)).astype(float)
+        square = view(Augment.CROP, drawn(seed), ramp(384, 256)).astype(float)
         across = square[:, -1, 0].mean() - square[:, 0, 0].mean()
         down = square[-1, :, 1].mean() - square[0, :, 1].mean()
         mirrored += across < 0
@@ -78,18 +79,19 @@ def test_prescaled_and_original_look_alike() -> None:
     original = photographs.installed()[2].read_bytes()
     for seed in range(5):
         one, other = (
-            view("crop", drawn(seed), content) for content in (original, pixels.prescale(original))
+            view(Augment.CROP, drawn(seed), content)
+            for content in (original, pixels.prescale(original))
         )
         assert abs(one.astype(int) - other).mean() < 3
 
 
 def test_strong_hides_greys_and_tilts_some() -> None:
     chances = np.full(CHANCES, 0.5)
-    plain = view("strong", chances)
+    plain = view(Augment.STRONG, chances)
     for place, value in ((8, 0.05), (9, 0.0), (10, 0.1)):
         changed = chances.copy()
         changed[place] = value
-        other = view("strong", changed)
+        other = view(Augment.STRONG, changed)
         assert (other != plain).any()
         if place == 8:
             assert np.ptp(other.astype(int), axis=2).max() <= 1

@@ -1,4 +1,5 @@
 import threading
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,9 +12,9 @@ from services.crawler import dataset as crawled
 from services.shared import model, photographs, pixels
 from services.shared.errors import BadDataset
 from services.trainer import order, samples
-from services.trainer.augment import Augment
 from services.trainer.batches import Batch, Features, Pictures, batches, sweep
 from services.trainer.order import Pick
+from services.trainer.recipe import Augment
 from tests.crawler.finds import VOCABULARY
 from tests.trainer.freezing import freeze
 
@@ -40,7 +41,7 @@ def picks(*numbers: int, epoch: int = 0) -> list[Pick]:
 
 
 def pictures(
-    found: samples.Samples, threads: int = 2, augment: Augment = "none", outputs: int = 3
+    found: samples.Samples, threads: int = 2, augment: Augment = Augment.NONE, outputs: int = 3
 ) -> Pictures:
     return Pictures(found, PREPROCESSING, outputs, seed=7, augment=augment, threads=threads)
 
@@ -55,7 +56,7 @@ def test_a_batch_has_the_picked_views_and_what_they_show() -> None:
     assert batch.numbers_B.tolist() == [4, 0, 4]
 
 
-@pytest.mark.parametrize("augment", ["crop", "strong"])
+@pytest.mark.parametrize("augment", [Augment.CROP, Augment.STRONG])
 def test_threads_and_the_rest_of_the_batch_change_nothing(augment: Augment) -> None:
     one, many = (pictures(Listed(PHOTOS * 20), threads, augment) for threads in (1, 7))
     chosen = order.batch(7, 3, 50, 120)
@@ -67,7 +68,7 @@ def test_threads_and_the_rest_of_the_batch_change_nothing(augment: Augment) -> N
 
 
 def test_another_epoch_shows_another_part() -> None:
-    source = pictures(Listed(PHOTOS), augment="crop")
+    source = pictures(Listed(PHOTOS), augment=Augment.CROP)
 
     one, other = (source.load(picks(0, epoch=epoch)).x for epoch in (0, 1))
     assert not torch.equal(one, other)
@@ -120,11 +121,13 @@ def test_features_are_batched_without_those_that_are_missing() -> None:
 class Slow:
     """Notes what it was asked; fails at 13."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = 0) -> None:
         self.asked: list[int] = []
+        self._seconds = seconds
 
     def load(self, picks: Sequence[Pick]) -> Batch:
         self.asked.append(picks[0].number)
+        time.sleep(self._seconds)
         if picks[0].number == 13:
             raise BadDataset("thirteen")
         numbers_B = np.array([pick.number for pick in picks])
@@ -159,9 +162,18 @@ def test_closing_ends_the_thread() -> None:
     found = batches(Slow(), forever())
     next(found)
     assert threading.active_count() == before + 1
-    found.close()  # type: ignore[attr-defined]
+    found.close()
 
     assert threading.active_count() == before
+
+
+def test_what_nobody_waits_for_any_more_is_not_made() -> None:
+    source = Slow(0.02)
+    found = batches(source, ([Pick(n, 0)] for n in range(14, 100)), ahead=50)
+    next(found)
+    found.close()
+
+    assert len(source.asked) < 40
 
 
 def test_a_sweep_has_every_sample_once() -> None:

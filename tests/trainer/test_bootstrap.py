@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.trainer.bootstrap import Interval, weights, wilson
+from services.trainer.bootstrap import Interval, Judged, paired, weights, wilson
 
 
 @settings(max_examples=12)
@@ -39,3 +39,12 @@ def test_wilson_s_interval_is_the_one_of_the_books() -> None:
 
     assert low.tolist() == pytest.approx([0.566, 0.309], abs=1e-3)
     assert high.tolist() == pytest.approx([1.0, 0.498], abs=1e-3)
+
+
+def test_folds_that_were_resampled_alike_count_as_independent() -> None:
+    draws = np.random.default_rng(0).normal(size=1000)
+    fold = Judged(0.0, draws), Judged(0.0, np.zeros(1000))
+
+    one, four = paired([fold]), paired([fold] * 4)
+
+    assert four.high - four.low == pytest.approx((one.high - one.low) / 2, rel=0.1)

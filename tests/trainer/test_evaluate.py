@@ -10,6 +10,7 @@ from sklearn.metrics import (
     coverage_error,
     f1_score,
     label_ranking_average_precision_score,
+    precision_score,
     recall_score,
     top_k_accuracy_score,
 )
@@ -87,6 +88,23 @@ def test_several_emoji_a_sample_give_what_scikit_learn_gives(
     assert judged(rounded, truth, resamples=2).metrics["map"].value == pytest.approx(
         expected, abs=1e-5
     )
+
+
+def test_each_emoji_s_own_figures_are_what_scikit_learn_gives() -> None:
+    belief, truth = made(300, 6, knows=1)
+    guesses = np.argsort(np.argsort(-belief, axis=1), axis=1) < truth.sum(1, keepdims=True)
+
+    rows = judged(belief, truth).per_class
+
+    expected = {
+        "recall": recall_score(truth, guesses, average=None),
+        "precision": precision_score(truth, guesses, average=None),
+        "f1": f1_score(truth, guesses, average=None),
+        "ap": average_precision_score(truth, belief, average=None),
+    }
+    for name, values in expected.items():
+        assert [row.metrics[name].value for row in rows] == pytest.approx(values.tolist(), abs=1e-5)
+    assert [row.samples for row in rows] == truth.sum(0).tolist()
 
 
 def test_every_interval_holds_its_value_and_is_in_order() -> None:

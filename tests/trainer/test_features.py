@@ -62,7 +62,7 @@ def test_what_fails_on_the_way_leaves_nothing(tmp_path: Path) -> None:
         features.cached(tmp_path, "key", failing, 10)
     for blocks, what in (
         (BLOCKS[:2], "8 samples, not of 10"),
-        ([*BLOCKS, np.ones((1, 2))], "wide"),
+        ([*BLOCKS, np.ones((1, 2), np.float32)], "wide"),
     ):
         with pytest.raises(TrainingFailed, match=what):
             features.cached(tmp_path, "key", Compute(blocks), 10)

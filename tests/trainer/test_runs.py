@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -159,7 +160,7 @@ async def test_an_exit_status_that_tells_of_a_signal_is_one(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("said", [{"fails": "StorageFailed"}, {"exits": os.EX_TEMPFAIL}])
 async def test_a_full_disk_pauses_a_run_until_there_is_room(
-    tmp_path: Path, said: dict[str, object]
+    tmp_path: Path, said: dict[str, Any]
 ) -> None:
     script(tmp_path, steps=2, **said)
     async with trainer(tmp_path) as running:

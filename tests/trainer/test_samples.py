@@ -128,7 +128,7 @@ def test_what_is_taken_down_is_not_there_and_is_noticed_later(own: Path) -> None
     assert first not in found.keys
     assert found.taken_down() is None
     crawled.exclude(own, [second])
-    assert found.taken_down() == {first, second}
+    assert found.taken_down() == frozenset((first, second))
     assert found.taken_down() is None
 
 
@@ -206,7 +206,6 @@ def test_a_shard_cut_short_while_it_is_in_use_is_a_bad_data_set(own: Path) -> No
         (["red_hart/1.jpg"], BadDataset, "is it red_heart?"),
         (["empty/"], BadDataset, "named after no emoji"),
         (["test/red_heart/1.jpg"], BadDataset, "'train'"),
-        (["train/red_heart/1.jpg"], BadDataset, "shows 🍕"),
         (["shards/train-000000.tar"], BadDataset, "not frozen to the end"),
     ],
 )

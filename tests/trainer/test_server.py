@@ -23,7 +23,7 @@ from tests.trainer.running import brisk, train, trainer  # noqa: F401
 
 def error(raised: "pytest.ExceptionInfo[grpc.aio.AioRpcError]") -> EmojinetError:
     """What a caller was told."""
-    status = rpc_status.from_call(raised.value)
+    status = rpc_status.from_call(raised.value)  # type: ignore[arg-type]
     assert status
     return errors.from_proto(status)
 
