@@ -18,7 +18,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +34,7 @@ from services.shared.model import Architecture, Calibration, Preprocessing, Prob
 from services.shared.shards import writable
 from services.shared.vocabulary import Vocabulary
 from services.trainer.facts import CALIBRATED
+from services.trainer.samples import Samples
 
 EVALUATION = "evaluation.json"
 PROBE_SEED = 20151109
@@ -47,17 +48,6 @@ Metrics = Mapping[str, Sequence[float]]
 """Of each metric its value, and the ends of its interval."""
 
 
-class Pictures(Protocol):
-    """Of `Samples` what is needed here."""
-
-    @property
-    def classes(self) -> Sequence[tuple[int, ...]]:
-        """Places in the vocabulary, of each sample."""
-
-    def read(self, number: int) -> bytes:
-        """An encoded picture; raises BadDataset if its file is broken."""
-
-
 def build(
     folder: Path,
     *,
@@ -67,7 +57,7 @@ def build(
     preprocessing: Preprocessing,
     vocabulary: Vocabulary,
     temperature: float,
-    validation: Pictures,
+    validation: Samples,
     card: str,
     progress: Progress = lambda step: None,
 ) -> model.Model:
@@ -114,7 +104,7 @@ def build(
     return model.load(folder)
 
 
-def probe_jpegs(validation: Pictures) -> list[bytes]:
+def probe_jpegs(validation: Samples) -> list[bytes]:
     """Pictures of the split, of every emoji in turn, as many as a model may carry.
 
     Raises:

@@ -114,6 +114,7 @@ class _Run:
     def __init__(self, job: Job, world: World, ledger: Ledger, events: Events) -> None:
         self._job, self._world, self._ledger, self._events = job, world, ledger, events
         self._recipe = job.recipe
+        self._told: dict[str, Any] = {}
 
     def go(self) -> None:
         """From the data set to the report."""
@@ -144,12 +145,15 @@ class _Run:
             ledger=self._ledger,
             events=self._events,
         )
+        if self._told:  # with where the time after the last step went
+            self._events.progress(**self._told | {"seconds": self._ledger.seconds})
         self._events.done()
 
     def _learn(self, learner: Learner, source: Pictures | Features, validation: Samples) -> None:
         with closing(Curves(self._job.output if self._world.main else None)) as curves:
 
             def tell(**progress: Any) -> None:
+                self._told = progress
                 self._events.progress(**progress)
                 curves.progress(**progress)
 

@@ -15,6 +15,7 @@ What was computed is kept in `data/bench`: a second call goes on. The last line 
 import json
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -46,7 +47,7 @@ WARM = replace(PLAIN, steps=200, batch=256, learning_rate=1e-3, ema=0.0)
 WARM_AT = (0, 1, 2, 5, 10, 15, 20, 30, 40, 60, 80, 100, 150, 200)
 GOAL = 0.9  # of what the cold head reaches in the end
 
-Classes = list[tuple[int, ...]]
+Classes = Sequence[tuple[int, ...]]
 
 
 class Fold(NamedTuple):
@@ -96,9 +97,9 @@ def main() -> None:
 def with_tags(shown: Photographs) -> Classes:
     """The classes, and for every second sample, drawn by seed, another that is not its own."""
     random = np.random.Generator(np.random.Philox(SEED))
-    classes = list(shown.classes)
+    classes: list[tuple[int, ...]] = list(shown.classes)
     for number in random.permutation(len(classes))[: round(TAGGED * len(classes))]:
-        (own,) = classes[number]
+        own = classes[number][0]
         classes[number] = (own, int(own + random.integers(1, shown.outputs)) % shown.outputs)
     return classes
 
@@ -116,11 +117,13 @@ def compared(
         path = work / f"{number}.npz"
         if not path.exists():
             labelled.told(f"{work.name}: fold {number + 1} of {FOLDS}")
-            answers = {
-                "probe": probe(plain_NF, classes, fold, shown.outputs),
-                "tuned": tuned(shown, maps, classes, fold, work),
-            }
-            np.savez(path, judged_N=fold.judged_N, **answers)
+            work.mkdir(parents=True, exist_ok=True)
+            np.savez(
+                path,
+                judged_N=judged_N,
+                probe=probe(plain_NF, classes, fold, shown.outputs),
+                tuned=tuned(shown, maps, classes, fold, work),
+            )
         with np.load(path) as kept:
             assert (kept["judged_N"] == fold.judged_N).all(), f"{work} is of other photographs"
             for kind, all_NK in said.items():

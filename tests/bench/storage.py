@@ -363,6 +363,9 @@ def bare(contents: list[bytes], seconds: float) -> float:
     return done / (time.perf_counter() - began)
 
 
+ORIGINAL, PRESCALED = "files, original", "files, prescaled"
+
+
 class Found:
     """All figures of all rounds."""
 
@@ -442,40 +445,29 @@ def print_tables(found: Found, every: list[Form], console: Console) -> None:
 
 
 def result(found: Found) -> dict[str, Any]:
-    ours, naive = (
-        {f: found.rate(f, s) for f in ("files, original", "files, prescaled")}
-        for s in ("ours", "naive")
+    """Ratios to the DataLoader as it comes, which has no workers; beside them, to its better self,
+    and with another view each time.
+    """
+    plain, better = (
+        {form: side(form) for form in (ORIGINAL, PRESCALED)}
+        for side in (found.undecorated, lambda form: found.rate(form, "naive"))
     )
-    in_shards, bare_rate = found.rate("shards", "ours"), statistics.median(found.bare)
-    original, prescaled = "files, original", "files, prescaled"
+    crop = {form: found.rate(form, "naive", Augment.CROP) for form in (ORIGINAL, PRESCALED)}
     return {
-        "originals_ratio": round(ours[original] / naive[original], 2),
-        "shards_ratio": round(in_shards / naive[original], 1),
-        "prescaled_ratio": round(ours[prescaled] / naive[prescaled], 2),
-        "decode_share": round(ours[prescaled] / bare_rate, 3),
-        "without_workers": {
-            "originals_ratio": round(ours[original] / found.undecorated(original), 2),
-            "shards_ratio": round(in_shards / found.undecorated(original), 1),
-            "prescaled_ratio": round(ours[prescaled] / found.undecorated(prescaled), 2),
-        },
-        "with_crop": {
-            "originals_ratio": round(
-                found.rate(original, "ours", Augment.CROP)
-                / found.rate(original, "naive", Augment.CROP),
-                2,
-            ),
-            "shards_ratio": round(
-                found.rate("shards", "ours", Augment.CROP)
-                / found.rate(original, "naive", Augment.CROP),
-                1,
-            ),
-            "prescaled_ratio": round(
-                found.rate(prescaled, "ours", Augment.CROP)
-                / found.rate(prescaled, "naive", Augment.CROP),
-                2,
-            ),
-            "decode_share": round(found.rate(prescaled, "ours", Augment.CROP) / bare_rate, 3),
-        },
+        **ratios(found, plain),
+        "beside_workers": ratios(found, better),
+        "with_crop": ratios(found, crop, Augment.CROP),
+    }
+
+
+def ratios(found: Found, naive: dict[str, float], view: Augment = Augment.NONE) -> dict[str, float]:
+    """Of our loader to these rates of the naive one, and to bare decoding."""
+    ours = {form: found.rate(form, "ours", view) for form in (ORIGINAL, PRESCALED, "shards")}
+    return {
+        "originals_ratio": round(ours[ORIGINAL] / naive[ORIGINAL], 2),
+        "shards_ratio": round(ours["shards"] / naive[ORIGINAL], 1),
+        "prescaled_ratio": round(ours[PRESCALED] / naive[PRESCALED], 2),
+        "decode_share": round(ours[PRESCALED] / statistics.median(found.bare), 3),
     }
 
 

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -92,15 +92,16 @@ def test_a_model_is_verified_without_a_service(tiny: Path, tmp_path: Path) -> No
     folder = registry.folder(root, which)
     named = "@".join(which)
 
-    arguments: Sequence[str | Path]
-    for arguments in ([folder], [named, "--registry", root]):
+    good: list[list[str | Path]] = [[folder], [named, "--registry", root]]
+    bad: list[list[str | Path]] = [*good, [tmp_path], ["x@y"]]
+    for arguments in good:
         status, told, _ = emojinet("", "verify", *arguments)
         assert (status, told) == (0, f"{named} in {folder} is whole: 5 emoji\n")
     weights = folder / "weights.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    for arguments in ([folder], [named, "--registry", root], [tmp_path], ["x@y"]):
+    for arguments in bad:
         status, told, why = emojinet("", "verify", *arguments)
         assert (status, told) == (1, "")
         assert len(why.splitlines()) == 1

@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -58,6 +59,10 @@ class Pictures(NamedTuple):
     """What is shown to the models: a validation split, too."""
 
     contents: list[bytes]
+
+    @property
+    def keys(self) -> list[str]:
+        return [sha256(content).hexdigest() for content in self.contents]
 
     @property
     def classes(self) -> list[tuple[int, ...]]:

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,6 +45,10 @@ class Pictures(NamedTuple):
 
     contents: list[bytes]
     classes: list[tuple[int, ...]]
+
+    @property
+    def keys(self) -> list[str]:
+        return [sha256(content).hexdigest() for content in self.contents]
 
     def read(self, number: int) -> bytes:
         if not self.contents[number]:
