@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 
-from services.shared.errors import BadDataset, ImageError
+from services.shared.errors import BadDataset, ImageError, TrainingFailed
 from services.shared.model import Preprocessing
 from services.trainer import order
 from services.trainer import samples as stored
@@ -107,7 +107,7 @@ class Pictures:
         return stored.digest(self._samples)
 
     def load(self, picks: Sequence[Pick]) -> Batch:
-        """A batch. Raises BadDataset when more than a tenth of the samples is corrupt."""
+        """A batch. Raises TrainingFailed when more than a tenth of the samples is corrupt."""
         picks = self._left(picks)
         edge = self._preprocessing.size_px
         x_BHWC = np.empty((len(picks), edge, edge, 3), np.uint8)
@@ -154,7 +154,7 @@ class Pictures:
         seen, corrupt = int(self._seen_N.sum()), len(self.corrupt)
         if seen >= min(JUDGED, len(self._seen_N)) and corrupt > MAX_CORRUPT_SHARE * seen:
             number, why = next(iter(sorted(self.corrupt.items())))
-            raise BadDataset(
+            raise TrainingFailed(
                 f"{corrupt} of {seen} samples cannot be read, such as "
                 f"{self._samples.keys[number]}: {why} Restore the data set, or freeze it anew."
             )

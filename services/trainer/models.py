@@ -94,7 +94,9 @@ async def _in_child(*arguments: str) -> bytes:
         hello = (await worker.start()).hello
     except (WorkerDied, WorkerFailed) as error:
         why = str(error).strip().splitlines()[-1][:200]
-        raise BadModel(f"The model could not be checked: the process that did it {why}.") from None
+        raise BadModel(
+            f"The model could not be checked: the process that did it {why}.", path=arguments[1]
+        ) from None
     await worker.kill()
     return hello
 

@@ -3,7 +3,6 @@
 # N samples, K emoji
 
 import json
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -181,10 +180,8 @@ def _flat(judgement: Judgements) -> dict[str, list[float]]:
 
 
 def _build(job: "Job", learner: Learner, facts: Facts, validation: Samples, events: Events) -> None:
-    folder = job.output / FOLDER
-    shutil.rmtree(folder, ignore_errors=True)  # of an earlier process that did not come further
     publish.build(
-        folder,
+        job.output / FOLDER,
         name=job.model_name,
         learner_net=learner.learned(),
         architecture=learner.architecture,

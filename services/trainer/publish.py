@@ -27,6 +27,7 @@ from services.shared.errors import (
     BadDataset,
     ImageError,
     NotReady,
+    TrainingFailed,
     UselessModel,
 )
 from services.shared.exported import open_exported
@@ -64,7 +65,7 @@ def build(
     """Writes the network into `folder`, in place of what is there, as a model that is proven.
 
     Raises:
-        BadDataset: no picture of the validation split can be read.
+        TrainingFailed: no picture of the validation split can be read.
         BadModel: the weights are not finite, or the exported form gives other answers.
         StorageFailed: the disk is full or failing. In either case nothing is left behind.
     """
@@ -108,7 +109,7 @@ def probe_jpegs(validation: Samples) -> list[bytes]:
     """Pictures of the split, of every emoji in turn, as many as a model may carry.
 
     Raises:
-        BadDataset: none of them can be read.
+        TrainingFailed: none of them can be read.
     """
     jpegs: list[bytes] = []
     room = model.MAX_PROBE_BYTES
@@ -124,7 +125,7 @@ def probe_jpegs(validation: Samples) -> list[bytes]:
         if len(jpegs) == model.MAX_PROBES:
             break
     if not jpegs:
-        raise BadDataset(
+        raise TrainingFailed(
             "No picture of the validation split can be read, and a model needs some to be checked "
             "with. Verify the data set, or build it anew."
         )

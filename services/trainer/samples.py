@@ -147,7 +147,7 @@ def opened(dataset: Path, split: str, vocabulary: Vocabulary) -> Samples:
         BadDataset: it is broken, or too little of it is there.
     """
     if split not in SPLITS:
-        raise BadDataset(f"There is no split {split!r}; there are {', '.join(SPLITS)}.")
+        raise ValueError(f"{split!r} is none of {', '.join(SPLITS)}")
     found: Shards | Files
     if _is_version(dataset):
         found = Shards(dataset, split, vocabulary)
@@ -272,7 +272,8 @@ class _Classes:
 def _is_version(dataset: Path) -> bool:
     if not os.path.isdir(dataset):
         raise UnknownDataset(
-            f"There is no data set {dataset}. Name the folder of one that was frozen or exported."
+            f"There is no data set {dataset}. Name the folder of one that was frozen or exported.",
+            name=str(dataset),
         )
     if (dataset / shards.DATASET).exists():
         return True

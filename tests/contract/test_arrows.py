@@ -17,7 +17,7 @@ OURS = {"services", "clients", "emojinet", "tests"}
 HEAVY = {"torch", "torchvision", "timm"}
 # DESIGN aims at 8,000 lines for everything; what is above it must not grow with the steps to come
 # faster than they need.
-MAX_LINES, MAX_FILE_LINES, MAX_FUNCTION_LINES = 16_500, 500, 60
+MAX_LINES, MAX_FILE_LINES, MAX_FUNCTION_LINES = 23_500, 500, 60
 MAX_PLAIN_DEPENDENCIES, MAX_DEPENDENCIES = 8, 35
 DRAWERS = ("util", "helper", "common", "misc", "manager")
 

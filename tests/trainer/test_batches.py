@@ -10,7 +10,7 @@ import torch
 
 from services.crawler import dataset as crawled
 from services.shared import model, photographs, pixels
-from services.shared.errors import BadDataset
+from services.shared.errors import BadDataset, TrainingFailed
 from services.trainer import order, samples
 from services.trainer.batches import Batch, Features, Pictures, batches, sweep
 from services.trainer.order import Pick
@@ -87,7 +87,7 @@ def test_corrupt_samples_are_left_out_and_counted_with_the_reason() -> None:
 def test_too_many_corrupt_samples_end_it_in_a_line() -> None:
     source = pictures(Listed([*PHOTOS, b"no picture"]))
 
-    with pytest.raises(BadDataset, match="1 of 7 samples cannot be read") as raised:
+    with pytest.raises(TrainingFailed, match="1 of 7 samples cannot be read") as raised:
         source.load(picks(*range(7)))
     assert "\n" not in str(raised.value)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from services.trainer import kept, samples
-from services.trainer.batches import Pictures
+from services.trainer.batches import Features, Pictures
 from services.trainer.learner import Learner
 from services.trainer.order import Pick
 from services.trainer.recipe import Augment, Mode, Recipe
@@ -34,7 +34,7 @@ def learner(dataset: Path, recipe: Recipe = RECIPE) -> Learner:
     return Learner(recipe, samples.vocabulary(dataset))
 
 
-def keep(folder: Path, dataset: Path, views: int, recipe: Recipe = RECIPE) -> kept.Features:
+def keep(folder: Path, dataset: Path, views: int, recipe: Recipe = RECIPE) -> Features:
     said: list[str] = []
     found = kept.keep(
         folder,
@@ -92,7 +92,7 @@ def test_a_picture_that_cannot_be_read_is_left_out(dataset: Path, tmp_path: Path
     source = keep(tmp_path, dataset, 1)
     rows = np.array(source._features_RF)
     rows[3] = np.nan
-    torn = kept.Features(rows, source.classes, source.outputs, 1, learner(dataset).trunk_shape())
+    torn = Features(rows, source.classes, source.outputs, 1, learner(dataset).trunk_shape())
     batch = torn.load([Pick(number, 0) for number in (2, 3, 4)])
     assert batch.numbers_B.tolist() == [2, 4]
     assert len(batch.x) == len(batch.y_BK) == 2

@@ -18,7 +18,14 @@ import torch
 from PIL import Image
 
 from services.shared import model, network, pixels, registry
-from services.shared.errors import BadDataset, BadModel, NotReady, StorageFailed, UselessModel
+from services.shared.errors import (
+    BadDataset,
+    BadModel,
+    NotReady,
+    StorageFailed,
+    TrainingFailed,
+    UselessModel,
+)
 from services.shared.model import Architecture, Preprocessing
 from services.shared.vocabulary import Vocabulary
 from services.trainer import publish
@@ -120,7 +127,7 @@ def test_pictures_that_cannot_be_read_or_decoded_are_no_probes() -> None:
 
 
 def test_a_split_without_a_picture_that_can_be_read_makes_no_model() -> None:
-    with pytest.raises(BadDataset, match="validation split"):
+    with pytest.raises(TrainingFailed, match="validation split"):
         publish.probe_jpegs(Pictures([b"", b"no picture"], [(0,), (1,)]))
 
 

@@ -17,7 +17,7 @@ from services.shared import model, shards
 from services.shared.errors import BadDataset, EmojinetError, MalformedRequest, StorageFailed
 from services.trainer import checkpoint, run
 from services.trainer.events import NAME, Tail
-from services.trainer.recipe import Recipe
+from services.trainer.recipe import Mode, Recipe
 from services.trainer.run import Job
 from tests.trainer.freezing import freeze
 from tests.trainer.test_learner import TINY
@@ -88,8 +88,8 @@ def test_another_recipe_in_the_same_folder_is_refused(finished: Path, dataset: P
         run.run(job(dataset, finished, replace(RECIPE, steps=9)))
 
 
-@pytest.mark.parametrize("mode", ["head", "partial"])
-def test_what_is_frozen_is_looked_at_once(mode: str, dataset: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [Mode.HEAD, Mode.PARTIAL])
+def test_what_is_frozen_is_looked_at_once(mode: Mode, dataset: Path, tmp_path: Path) -> None:
     run.run(job(dataset, tmp_path / "run", replace(RECIPE, mode=mode, views=2)))
     assert list((tmp_path / "kept" / "features").glob("*.npy"))
     assert events(tmp_path / "run", "done")

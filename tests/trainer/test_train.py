@@ -18,11 +18,12 @@ from services.trainer.batches import Batch, Features
 from services.trainer.learner import Learner
 from services.trainer.ledger import Ledger
 from services.trainer.order import Pick
+from services.trainer.recipe import Mode
 from services.trainer.train import Stopped, train
 from services.trainer.world import World
 from tests.trainer.test_learner import KNOWN, TINY, copied, same
 
-RECIPE = replace(TINY, mode="head", steps=12, batch=8, at_once=8, checkpoint_steps=5)
+RECIPE = replace(TINY, mode=Mode.HEAD, steps=12, batch=8, at_once=8, checkpoint_steps=5)
 ALONE = World.alone()
 CLASSES = [(number % 5,) for number in range(20)]
 
