@@ -12,6 +12,7 @@ from clients.answers import printable
 from clients.options import Json, Trainer
 from clients.progress import columns, print_json, printable_text, when
 from clients.trainer_client import DEFAULT_SERVER, TrainerClient
+from emojinet.v1 import state_pb2 as states
 from emojinet.v1 import trainer_service_pb2 as pb
 
 model = typer.Typer(
@@ -113,7 +114,12 @@ def verify(
 
 @model.command()
 def publish(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run that has succeeded.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="[RUN]", help="A run that has succeeded.", show_default="the newest"
+        ),
+    ] = "",
     activate: Annotated[
         bool, typer.Option("--activate", help="Also make it the one to serve.")
     ] = False,
@@ -122,7 +128,14 @@ def publish(
 ) -> None:
     """Put the model of a run into the registry, after its checks."""
     with TrainerClient(server) as client:
-        _tell(client.publish_model(run, activate=activate), json)
+        _tell(client.publish_model(run or _newest(client), activate=activate), json)
+
+
+def _newest(client: TrainerClient) -> str:
+    for run in client.list_runs():
+        if run.state == states.STATE_SUCCEEDED:
+            return run.name
+    raise typer.TyperException("no run has succeeded: `emojinet train list`")
 
 
 @model.command()

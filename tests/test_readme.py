@@ -13,7 +13,9 @@ import pytest
 
 from clients.demo import free_port, is_ready
 from services.shared.photographs import installed
+from services.shared.starter import probe_jpegs
 
+pytestmark = pytest.mark.system  # they take minutes together
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 COMMANDS = re.findall(r"^\$ (.+)$", README, re.MULTILINE)
@@ -28,9 +30,13 @@ SHOWN = {
     "crawl rank": ("", "succeeded"),
     "crawl start": ("", "stored"),
     "dataset create": ("", "succeeded"),
-    "dataset verify": ("", "is whole: 1 train"),
+    "dataset verify": ("", "is whole: "),
     "dataset export": ("", "pictures is written"),
     "dataset prescale": ("", ""),
+    "train start": ("", "succeeded"),
+    "train list": ("", "succeeded"),
+    "model publish": ("", "is live"),
+    "model list": ("", "quick"),
 }
 
 
@@ -42,10 +48,20 @@ def place(tmp_path_factory: pytest.TempPathFactory, starter: Path) -> Path:
     shutil.copy(cat, folder / "photo.jpg")  # a PNG under a wrong name: that must not matter
     (folder / "photos").mkdir()
     shutil.copy(cat, folder / "photos")
-    (folder / "posts.csv").write_text("image,text\nphoto.jpg,My #🐱 at home\nphoto.jpg,no emoji\n")
+    lines = ["image,text", "photo.jpg,no emoji"]
+    for number, jpeg in enumerate(starter_probes()):  # cats and cups, each another part of one
+        (folder / f"{number}.jpg").write_bytes(jpeg)
+        lines.append(f"{number}.jpg,My #{'🐱☕'[number % 2]} at home")
+    (folder / "posts.csv").write_text("\n".join(lines) + "\n")
     (folder / "data").mkdir()
     shutil.copytree(starter.parents[1], folder / "data" / "registry")
     return folder
+
+
+def starter_probes() -> list[bytes]:
+    """Parts of the photographs of a cat and of a cup of coffee, in turn."""
+    jpegs, kinds = probe_jpegs(), len(installed())
+    return [jpeg for number, jpeg in enumerate(jpegs) if number % kinds < 2]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +73,7 @@ def environment() -> dict[str, str]:
 @pytest.fixture(scope="module")
 def ports(place: Path, environment: dict[str, str]) -> Iterator[dict[str, int]]:
     """Of the servers that the README starts, by their usual ports."""
-    chosen = {usual: free_port() for usual in ("50051", "50052")}
+    chosen = {usual: free_port() for usual in ("50051", "50052", "50053")}
     with ExitStack() as stack:
         for command, port in zip(SERVERS, chosen.values(), strict=True):
             stack.enter_context(started(command, port, place, environment))
@@ -90,7 +106,7 @@ def run(command: list[str], place: Path, environment: dict[str, str]) -> str:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=290,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -101,9 +117,13 @@ def run(command: list[str], place: Path, environment: dict[str, str]) -> str:
 def test_a_command_of_the_readme_does_what_it_says(
     command: str, ports: dict[str, int], place: Path, environment: dict[str, str]
 ) -> None:
-    inference, crawler = ports.values()
+    inference, crawler, trainer = ports.values()
     command = command.replace("50051", str(inference))
-    told = {"EMOJINET_SERVER": f"127.0.0.1:{inference}", "EMOJINET_CRAWLER": f"127.0.0.1:{crawler}"}
+    told = {
+        "EMOJINET_SERVER": f"127.0.0.1:{inference}",
+        "EMOJINET_CRAWLER": f"127.0.0.1:{crawler}",
+        "EMOJINET_TRAINER": f"127.0.0.1:{trainer}",
+    }
     out = run(["bash", "-c", f"set -o pipefail; {command}"], place, environment | told)
     for part, (file, shown) in SHOWN.items():
         if part in command:

@@ -34,7 +34,7 @@ PLAIN = Recipe(
     name="plain",
     mode=Mode.HEAD,
     augment=Augment.NONE,
-    steps=1,
+    steps=10,
     learning_rate=1e-3,
     warm_start=False,
 )

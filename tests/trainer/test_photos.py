@@ -1,7 +1,12 @@
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from emojinet.v1 import crawler_service_pb2 as pb
+from services.crawler.post import Event, Post
+from services.crawler.sources import Plan
+from services.crawler.sources.imported import ImportedSource
 from services.shared import extras
 from services.shared.vocabulary import inventory
 from services.trainer import lessons, photos
@@ -70,3 +75,44 @@ def test_a_photograph_is_found_in_the_first_folder_that_has_it(tmp_path: Path) -
 
     assert photos.found(photo, [tmp_path / "one"]) is None
     assert photos.found(photo, [tmp_path / "one", tmp_path / "two"]) == tmp_path / "two/a/b.jpg"
+
+
+def test_posts_name_photographs_by_path_where_they_lie_and_by_url_elsewhere(
+    tmp_path: Path,
+) -> None:
+    lying = next(p for p in photos.photos() if p.label == "Banana")
+    (tmp_path / lying.path).parent.mkdir(parents=True)
+    (tmp_path / lying.path).touch()
+
+    posts = {name: (image, emoji) for image, emoji, name in photos.posts(tmp_path)}
+
+    assert posts.pop(lying.path) == (str(tmp_path / lying.path), "🍌")
+    assert posts
+    assert all(image.startswith("https://") for image, _ in posts.values())
+
+
+def test_posts_teach_nothing_that_may_only_be_judged_on(tmp_path: Path) -> None:
+    barred = next(
+        photo
+        for photo in photos.photos()
+        if photo.licence.endswith(photos.JUDGE_ONLY) and photos.labels()[photo.label].emoji
+    )
+    (tmp_path / barred.path).parent.mkdir(parents=True)
+    (tmp_path / barred.path).touch()
+
+    assert barred.path not in {name for _, _, name in photos.posts(tmp_path)}
+
+
+def test_the_crawler_reads_every_post(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tmp_path / "posts.csv"
+    monkeypatch.setattr("sys.argv", ["photos", "--posts", str(table)])
+    photos.main()
+
+    async def read() -> list[Event]:
+        plan = Plan(emoji=(), wanted=lambda emoji: True)
+        source = ImportedSource(pb.ImportSource(path=str(table)))
+        return [event async for page in source.pages("", plan) for event in page.events]
+
+    events = asyncio.run(read())
+    assert len(events) == len(list(photos.posts()))
+    assert all(isinstance(event, Post) and event.labels for event in events)
