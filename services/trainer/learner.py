@@ -171,11 +171,14 @@ class Learner:
 
     def _loss(self, x: Tensor, y_BK: Tensor) -> Tensor:
         logits_BK = self._logits(self.trunk(x) if x.dtype == torch.uint8 else x)
-        adjusted_BK = logits_BK + self.recipe.logit_adjustment * self._prior_K
-        smoothing = self.recipe.label_smoothing
-        return cross_entropy(
-            adjusted_BK, y_BK.to(device()), label_smoothing=smoothing, reduction="sum"
+        prior_K, smoothing = (
+            self.recipe.logit_adjustment * self._prior_K,
+            self.recipe.label_smoothing,
         )
+        # What is smoothed away goes where the adjustment puts a picture of nothing: evenly shared,
+        # it would make rare emoji likely all the same, and undo the adjustment.
+        smooth_BK = (1 - smoothing) * y_BK.to(device()) + smoothing * prior_K.softmax(0)
+        return cross_entropy(logits_BK + prior_K, smooth_BK, reduction="sum")
 
     # -- its state --------------------------------------------------------------------------------
 

@@ -13,17 +13,17 @@ from services.trainer.recipe import Augment, Mode, Recipe
 
 RECIPE = Recipe(
     name="photos",
-    remark="It learned from photographs of clothes on hangers and of goods in supermarkets alone.",
+    remark="It learned from photographs of clothes and of goods in supermarkets alone.",
     mode=Mode.PARTIAL,
     frozen=0.8,
     views=4,
     augment=Augment.CROP,
-    steps=300,
+    steps=220,
     batch=64,
     at_once=64,
-    learning_rate=3e-3,
+    learning_rate=2e-3,
     layer_decay=0.8,
-    weight_decay=1e-2,
-    ema=0.98,
+    weight_decay=0.05,
+    ema=0.99,
     checkpoint_steps=100,
 )
