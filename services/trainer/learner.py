@@ -115,6 +115,13 @@ class Learner:
         counts_K = np.maximum(np.array(self.vocabulary.counts, np.float64), LEAST_COUNT)
         return torch.from_numpy(np.log(counts_K / counts_K.sum())).float().to(device())
 
+    @torch.no_grad()
+    def begin(self, weight_KF: Tensor, bias_K: Tensor) -> None:
+        """Gives the head other rows to begin with."""
+        self.net.head.weight.copy_(weight_KF)
+        self.net.head.bias.copy_(bias_K)
+        self._average = [p.detach().clone() for p in self._parameters]
+
     # -- forward ----------------------------------------------------------------------------------
 
     @torch.no_grad()

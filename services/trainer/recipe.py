@@ -88,6 +88,8 @@ class Recipe:
     """0: every picture as often; 1: every emoji as often."""
     warm_start: bool = True
     """Whether the head begins with the starter's table of what ImageNet's classes mean."""
+    prototypes: int = 0
+    """How many pictures of each emoji the head begins as the mean of, instead; 0 is none."""
     augment: Augment = Augment.CROP
     precision: Precision = Precision.AUTO
     checkpoint_steps: int = 100
@@ -100,6 +102,7 @@ class Recipe:
             "steps": 1,
             "size_px": 32,
             "views": 0,
+            "prototypes": 0,
             "batch": 1,
             "at_once": 1,
             "checkpoint_steps": 1,

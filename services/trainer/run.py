@@ -25,7 +25,7 @@ from services.shared.errors import BadDataset, EmojinetError, MalformedRequest, 
 from services.shared.queue import internal
 from services.shared.shards import SPLITS, writable
 from services.shared.vocabulary import Vocabulary
-from services.trainer import kept, outcome, probe, samples
+from services.trainer import kept, outcome, probe, prototypes, samples
 from services.trainer.batches import Features, Pictures
 from services.trainer.curves import Curves
 from services.trainer.events import Events
@@ -134,6 +134,10 @@ class _Run:
             augment=self._recipe.augment,
             threads=torch.get_num_threads(),
         )
+        if self._recipe.prototypes:
+            self._events.activity("looking at a few pictures of each emoji")
+            with self._ledger.charge("compute"):
+                learner.begin(*prototypes.head(learner, pictures, self._recipe.prototypes))
         self._learn(learner, self._source(learner, pictures), splits["validation"])
         outcome.tell(
             self._job,

@@ -24,4 +24,9 @@ RECIPE = Recipe(
     augment=Augment.NONE,
     checkpoint_steps=250,
     warm_start=False,
+    prototypes=6,
+    remark=(
+        "It learned from drawings of emoji, and says nothing of photographs. The starter beside it "
+        "has learned from the drawings of all vendors, also from those that this is judged on."
+    ),
 )
