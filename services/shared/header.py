@@ -7,7 +7,7 @@ directory often comes last, and of JPEGs with a large colour profile.)
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 MAX_HOPS = 256  # segments, tags or boxes; honest files have a few dozen
@@ -42,6 +42,7 @@ BRANDS = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys(
 )
 
 START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+METADATA = frozenset((0xE1, 0xE2, 0xEE))  # Exif, colour profiles, Adobe's own kinds of colour
 PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 START_OF_SCAN, END_OF_IMAGE, PADDING = 0xDA, 0xD9, 0xFF
 
@@ -110,21 +111,35 @@ def _brand(content: bytes) -> str:
 
 
 def _jpeg(content: bytes) -> Header | None:
-    at, width, height, components, slow = 2, 0, 0, 0, False
-    for _ in range(MAX_HOPS):
-        prefix, marker, length, first = struct.unpack_from(">BBHB", content, at)
-        if prefix != PADDING or marker == END_OF_IMAGE:
-            return None
+    width, height, components, slow = 0, 0, 0, False
+    for marker, at, first in _segments(content):
         if marker in START_OF_FRAME:
             height, width, components = struct.unpack_from(">HHB", content, at + 5)
             slow = marker in PROGRESSIVE
         elif marker == START_OF_SCAN:
             return Header("JPEG", width, height, slow or first < components)
-        if marker == PADDING:
-            at += 1
-        else:
-            at += 2 + length
     return None
+
+
+def _segments(content: bytes) -> Iterator[tuple[int, int, int]]:
+    """Of the parts of a JPEG up to its pixels the marker, the place, and the first byte."""
+    at = 2
+    for _ in range(MAX_HOPS):
+        prefix, marker, length, first = struct.unpack_from(">BBHB", content, at)
+        if prefix != PADDING or marker == END_OF_IMAGE:
+            return
+        yield marker, at, first
+        at += 1 if marker == PADDING else 2 + length
+
+
+def is_bare(content: bytes) -> bool:
+    """Whether a JPEG that can be read has three colours, and nothing to turn or recolour it."""
+    for marker, _, first in _segments(content):
+        if marker in METADATA:
+            return False
+        if marker == START_OF_SCAN:
+            return first == 3
+    return False
 
 
 def _png(content: bytes) -> Header | None:

@@ -107,6 +107,8 @@ def picture(content: bytes, *, edge_px: int = 256) -> Picture:
     """As `decode`, with the size of the original."""
     found = admit(content)
     kind = found.format
+    if kind == "JPEG" and (pixels_HW3 := _simple_jpeg(content, found, edge_px)) is not None:
+        return Picture(pixels_HW3, found.width, found.height)
     with _failures_named(found):
         image = _opened(content, found)
         turn, profile = _turn(image), image.info.get("icc_profile")
@@ -428,17 +430,41 @@ def _decoded_jpeg(image: Image.Image, content: bytes, edge_px: int) -> Pixels | 
     simplejpeg is the faster of the two, but knows neither inks nor which errors are harmless.
     """
     width, height = image.size
-    scale = next((s for s in SCALES if -(-min(width, height) // s) >= edge_px), 1)
+    scale = _scale(width, height, edge_px)
     if image.mode == "RGB":
-        least = {"min_width": -(-width // scale), "min_height": -(-height // scale)}
         try:
-            pixels_HW3: Pixels = simplejpeg.decode_jpeg(content, **least)
-            return pixels_HW3
+            return _simply(content, width, height, scale)
         except ValueError as error:
             if "premature end" in str(error).lower():  # Pillow may show half a picture
                 raise
     image.draft(None, (width // scale, height // scale))
     return None
+
+
+def _simple_jpeg(content: bytes, found: header.Header, edge_px: int) -> Pixels | None:
+    """The pixels of a JPEG of which nothing else need be known; None if the long way must tell.
+
+    To open it with Pillow takes a tenth of the time that a prescaled picture takes in all.
+    """
+    width, height = found.width, found.height
+    if found.slow or not header.is_bare(content):
+        return None
+    try:
+        if simplejpeg.decode_jpeg_header(content)[:2] == (height, width):
+            return _simply(content, width, height, _scale(width, height, edge_px))
+    except ValueError:
+        pass
+    return None
+
+
+def _scale(width: int, height: int, edge_px: int) -> int:
+    return next((s for s in SCALES if -(-min(width, height) // s) >= edge_px), 1)
+
+
+def _simply(content: bytes, width: int, height: int, scale: int) -> Pixels:
+    least = {"min_width": -(-width // scale), "min_height": -(-height // scale)}
+    pixels_HW3: Pixels = simplejpeg.decode_jpeg(content, **least)
+    return pixels_HW3
 
 
 def _array(image: Image.Image) -> Pixels:

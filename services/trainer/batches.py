@@ -199,7 +199,8 @@ def batches(
     What fails while one is made is raised in its place. Closing this ends its thread.
     """
     left, made = iter(picks), deque[Future[Batch]]()
-    with ThreadPoolExecutor(1, "batches") as pool:
+    # Two at a time: while one waits for its last picture, the next one begins.
+    with ThreadPoolExecutor(2, "batches") as pool:
         try:
             made.extend(pool.submit(source.load, each) for each in islice(left, ahead))
             while made:

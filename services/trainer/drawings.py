@@ -51,11 +51,20 @@ VENDORS = (
         "package/assets",
         "Fluent Emoji, MIT, © Microsoft",
     ),
+    Vendor(
+        "emojione",
+        "emojione@2.2.7",
+        "Gbf8qysc34+TFUS5HPwOUY62v8gjLuPmfVTWUR/zirULSYUe/D3MrvYo0W5Y2gScF1YI7EBe5t81IbD8q144Ag==",
+        "package/assets/png",
+        "EmojiOne 2, CC-BY-4.0, © Ranks.com",
+    ),
 )
+STARTERS = VENDORS[:3]
+"""Those that the starter has learned from."""
 
 
 def fetch(folder: Path = FOLDER) -> None:
-    """Fetches the sets that are not there yet, about 150 MB in all.
+    """Fetches the sets that are not there yet, about 250 MB in all.
 
     Raises:
         ValueError: a package is not the one that was pinned.

@@ -34,7 +34,7 @@ from services.trainer import drawings
 SEED = 20151109
 EMOJI = 500
 NOT_DRAWN = "geometric"  # the subgroup of plain shapes, which differ only in size
-VIEWS = 32
+VIEWS = 16
 VIEW_PX, WHOLE_PX = 160, 256
 MARGIN = PREPROCESSING.crop  # the share of a picture's edge that is seen: the drawing fills it
 STRANGE = 2  # changes at once; with 1 or 3 the temperature comes out the same within 6 %

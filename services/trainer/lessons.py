@@ -90,7 +90,7 @@ class School:
         """Each emoji as each vendor draws it, on plain backdrops, with the vendor's name."""
         emoji = {e.text for e in inventory()}
         drawn = [name for name in self.names if name in emoji]
-        for vendor in drawings.VENDORS:
+        for vendor in drawings.STARTERS:
             paths = [_drawing(vendor.name, name) for name in drawn]
             features_NF = self._features(vendor.name, drawn, _views(paths, DRAWING_VIEWS))
             places = [self.names.index(name) for name in drawn]
@@ -107,7 +107,7 @@ class School:
         backdrops = [pixels.prescale(self._content(photo)) for photo in behind[::5]]
         for name, gestures in HANDS.items():
             hands = [gesture + tone for gesture in gestures for tone in TONES]
-            paths = [_drawing(vendor.name, hand) for vendor in drawings.VENDORS for hand in hands]
+            paths = [_drawing(vendor.name, hand) for vendor in drawings.STARTERS for hand in hands]
             squares = _views(paths, HAND_VIEWS, backdrops)
             yield self._lessons(self._features(name, hands, squares), name)
 

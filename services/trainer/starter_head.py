@@ -62,7 +62,7 @@ def main() -> None:
     """Computes the features, fits, and writes the rows."""
     parser = argparse.ArgumentParser(prog="python -m services.trainer.starter_head")
     parser.add_argument("folders", type=Path, nargs="+", help="where photographs lie")
-    parser.add_argument("--without", choices=[vendor.name for vendor in drawings.VENDORS])
+    parser.add_argument("--without", choices=[vendor.name for vendor in drawings.STARTERS])
     flags = parser.parse_args()
     net = lessons.imagenet()
     school = School(net, flags.folders)
@@ -191,7 +191,7 @@ def recognised(imagenet: Rows, extra: Rows, drawn: Lessons) -> str:
 def sources(shown: list[Photo]) -> list[str]:
     """What the rows were made from, for whoever asks the file."""
     learned = {f"{photo.origin}: {photo.licence}" for photo in shown if photo.part == "train"}
-    drawn = {f"npm:{vendor.package}: {vendor.licence}" for vendor in drawings.VENDORS}
+    drawn = {f"npm:{vendor.package}: {vendor.licence}" for vendor in drawings.STARTERS}
     return sorted(learned | drawn)
 
 

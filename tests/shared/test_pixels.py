@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import warnings
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -509,3 +510,25 @@ def test_the_corpus_is_the_same_every_time() -> None:
     )
 
     assert first == second  # but for the one that libavif dates
+
+
+def test_a_jpeg_without_metadata_is_read_as_one_with_some() -> None:
+    file = BytesIO()
+    Image.effect_noise((300, 200), 80).convert("RGB").save(file, "JPEG", quality=90)
+    bare = file.getvalue()
+    empty_exif = b"\xff\xe1\x00\x08Exif\0\0"
+    dressed = bare[:2] + empty_exif + bare[2:]
+    assert header.is_bare(bare)
+    assert not header.is_bare(dressed)
+    for edge in (64, 256):
+        one, other = (pixels.decode(content, edge_px=edge) for content in (bare, dressed))
+        assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("cut", [0.3, 0.9])
+def test_a_bare_jpeg_that_is_cut_short_is_refused_as_any_other(cut: float) -> None:
+    file = BytesIO()
+    Image.effect_noise((300, 200), 80).convert("RGB").save(file, "JPEG", quality=90)
+    content = file.getvalue()
+    with pytest.raises(errors.UndecodableImage, match="cut short"):
+        pixels.decode(content[: int(len(content) * cut)])

@@ -153,7 +153,7 @@ def test_what_fails_is_raised_in_its_place_and_ends_the_thread() -> None:
     assert threading.active_count() == before
 
 
-def test_closing_ends_the_thread() -> None:
+def test_closing_ends_the_threads() -> None:
     def forever() -> Iterator[list[Pick]]:
         while True:
             yield picks(1)
@@ -161,7 +161,7 @@ def test_closing_ends_the_thread() -> None:
     before = threading.active_count()
     found = batches(Slow(), forever())
     next(found)
-    assert threading.active_count() == before + 1
+    assert threading.active_count() > before
     found.close()
 
     assert threading.active_count() == before

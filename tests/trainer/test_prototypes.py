@@ -9,6 +9,7 @@ from services.shared.vocabulary import Vocabulary
 from services.trainer import prototypes
 from services.trainer.batches import Pictures
 from services.trainer.learner import Learner
+from services.trainer.order import Pick
 from services.trainer.recipe import Augment, Recipe
 
 RECIPE = Recipe(
@@ -41,7 +42,7 @@ def pictures(found: Plain) -> Pictures:
 def test_the_head_knows_what_it_saw_before_any_step() -> None:
     found, learner = Plain(12), Learner(RECIPE, VOCABULARY)
     learner.begin(*prototypes.head(learner, pictures(found), 2))
-    later = pictures(Plain(12)).load([prototypes.Pick(number, 0) for number in range(8, 12)])
+    later = pictures(Plain(12)).load([Pick(number, 0) for number in range(8, 12)])
     with torch.inference_mode():
         said_BK = learner.learned()(later.x)[0][:, :2]
     assert said_BK.argmax(1).tolist() == [0, 1, 0, 1]
