@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, Self
 
 import torch
 
+from services.shared import harness
 from services.shared.errors import BadDataset, EmojinetError, MalformedRequest, StorageFailed
 from services.shared.queue import internal
 from services.shared.shards import SPLITS, writable
@@ -118,6 +119,7 @@ class _Run:
 
     def go(self) -> None:
         """From the data set to the report."""
+        harness.keep_large_blocks()
         torch.use_deterministic_algorithms(True)
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // self._world.size))

@@ -6,7 +6,7 @@ Ten kinds of clothes, the most frequent with a hundred times the photographs of 
 is rare changes with every draw. Judged on as many of each, near-duplicates of which taught nothing.
 Only the head learns, from features that are computed once. The last line is `RESULT`.
 
-Smoothed labels are a way of their own: they help plain cross-entropy and undo logit adjustment.
+Smoothed labels are ways of their own: they help plain cross-entropy already.
 """
 
 # N samples, F features, K labels
@@ -44,6 +44,7 @@ WAYS = {
     "plain": RECIPE,
     "smoothed": replace(RECIPE, label_smoothing=0.1),
     "adjusted": replace(RECIPE, logit_adjustment=1.0),
+    "adjusted and smoothed": replace(RECIPE, logit_adjustment=1.0, label_smoothing=0.1),
     "balanced": replace(RECIPE, balance=1.0),
 }
 
