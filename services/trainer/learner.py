@@ -171,7 +171,7 @@ class Learner:
             self.recipe.ema, (1 + number) / (10 + number)
         )  # the first weights soon count less
         torch._foreach_lerp_(self._average, [p.detach() for p in self._parameters], 1 - decay)
-        if world.size > 1:  # each has followed its own share
+        if self._followed and world.size > 1:  # each has followed its own share
             world.add(self._followed)
             torch._foreach_div_(self._followed, world.size)
         return float(sums[0] / sums[1].clamp(min=1))
