@@ -122,8 +122,15 @@ class Files:
 
     def read(self, number: int) -> bytes:
         path = Path(self._paths[number])
-        with readable(path), path.open("rb") as file:
-            return file.read(pixels.MAX_BYTES + 1)  # one too many is enough to refuse it
+        with readable(path):
+            # As plain as can be: a file object takes a twentieth of the time of decoding.
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                size = os.fstat(descriptor).st_size
+                # One byte too many is enough to refuse it.
+                return os.read(descriptor, min(size, pixels.MAX_BYTES + 1))
+            finally:
+                os.close(descriptor)
 
 
 class Entry(NamedTuple):

@@ -54,7 +54,7 @@ ARTICLE_MS = {
 }
 EMOJI = ("🍕", "🐕")
 VIEW = starter.PREPROCESSING
-ARTICLE_BATCH, BATCH = 256, 32
+ARTICLE_BATCH, BATCH = 256, 64
 THREADS = len(os.sched_getaffinity(0))
 FEATURES = 1280
 WIDTH = 140  # of the tables, also where nobody looks
