@@ -173,21 +173,26 @@ def _values(metrics: Iterable[pb.Metric]) -> dict[tuple[str, str], pb.Metric]:
 
 
 def _judgement(metrics: Iterable[pb.Metric]) -> Table:
-    """Each metric with its interval, its parts, and what would be said without learning."""
+    """Each metric with its interval, its parts, and what would be said without learning.
+
+    Of the test split, as soon as there is one: eighty columns have no room for both.
+    """
     values = _values(metrics)
-    table = columns("split", "metric", "value>", "95 %>", *(f"{n}>" for n in PARTS + BASELINES))
+    shown = "test" if any(split == "test" for split, _ in values) else "validation"
+    table = columns(shown, "value>", "95 %>", *(f"{n}>" for n in PARTS + BASELINES))
     for (split, name), metric in values.items():
-        if name.startswith(tuple(f"{b}_" for b in BASELINES)) or name.endswith(
-            tuple(f"_{part}" for part in PARTS)
+        if (
+            split != shown
+            or name.startswith(tuple(f"{b}_" for b in BASELINES))
+            or name.endswith(tuple(f"_{part}" for part in PARTS))
         ):
             continue
         beside = [f"{name}_{part}" for part in PARTS] + [f"{b}_{name}" for b in BASELINES]
         others = (values.get((split, other)) for other in beside)
         table.add_row(
-            printable_text(split),
             printable_text(name.replace("_", " ")),
             f"{metric.value:.3f}",
-            f"{metric.low:.3f} to {metric.high:.3f}",
+            f"{metric.low:.3f}-{metric.high:.3f}",
             *(f"{other.value:.3f}" if other else "" for other in others),
         )
     return table
