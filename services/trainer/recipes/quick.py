@@ -3,9 +3,9 @@
     emojinet train start quick --dataset NAME
 
 Every picture is looked at once, which takes most of the time; then its features are learned from
-some dozens of times, in less than a minute. On the photographs of `photos` (22 emoji, 1,689 to learn
-from, 202 judged) the right one came first on 90 % (86 to 94), where the most frequent one is right
-on 17 %. What the backbone cannot tell apart, this cannot either: there `photos` goes on.
+some dozens of times, in less than a minute. On the photographs of `photos` (22 emoji, 1,689 to
+learn from, 202 judged) the right one came first on 90 % (86 to 94), where the most frequent one is
+right on 17 %. What the backbone cannot tell apart, this cannot either: there `photos` goes on.
 """
 
 from services.trainer.recipe import Augment, Mode, Recipe
