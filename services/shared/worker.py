@@ -93,12 +93,12 @@ class Worker:
 
     async def start(self) -> "Worker":
         """Waits until the process is ready; raises WorkerDied, or what it refused with."""
-        self._reader, self._writer = await asyncio.open_connection(
-            sock=self._socket,
-            limit=1 << 20,  # or a view would be read in three goes
-        )
-        self._close = self._writer.close
         try:
+            self._reader, self._writer = await asyncio.open_connection(
+                sock=self._socket,
+                limit=1 << 20,  # or a view would be read in three goes
+            )
+            self._close = self._writer.close
             self.hello = await self._reply(START_SECONDS)
         except BaseException:
             await self.kill()
@@ -142,9 +142,10 @@ class Worker:
     async def kill(self, *, after_seconds: float = 0.0) -> int:
         """Ends the process, if it has not ended by itself by then, and returns its exit code."""
         # Off the loop: the kernel may need a while to take back gigabytes.
-        code = await asyncio.to_thread(self._end, after_seconds)
-        self._close()
-        return code
+        try:
+            return await asyncio.to_thread(self._end, after_seconds)
+        finally:  # whoever waits may be cancelled
+            self._close()
 
     def _end(self, after_seconds: float) -> int:
         try:

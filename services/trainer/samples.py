@@ -94,7 +94,8 @@ class Shards:
     def read(self, number: int) -> bytes:
         path, size = self._folder / self._names[self._shards[number]], self._sizes[number]
         with readable(path):
-            content = os.pread(self._open(path).descriptor, size, self._offsets[number])
+            file = self._open(path)  # held: what no cache holds is closed when nobody does
+            content = os.pread(file.descriptor, size, self._offsets[number])
             if len(content) < size:
                 raise ValueError("it ends within a sample")
             return content

@@ -12,7 +12,13 @@ from services.shared.errors import AlreadyExists, NotReady
 from services.shared.vocabulary import inventory
 from services.trainer import drawings, glyphs, samples
 
-COLOURS = {"noto": (200, 30, 30), "twemoji": (30, 200, 30), "fluent": (30, 30, 200)}
+COLOURS = {
+    "noto": (200, 30, 30),
+    "twemoji": (30, 200, 30),
+    "fluent": (30, 30, 200),
+    "emojione": (180, 180, 30),
+}
+LAST = "emojione"  # what is chosen is known once all have drawn
 COUNT, VIEWS = 20, 2
 
 
@@ -38,7 +44,7 @@ def drawn(tmp_path: Path) -> Iterator[Path]:
         draw(tmp_path / "any.png", colour)
         for emoji in inventory():
             os.link(tmp_path / "any.png", path_of(folder, vendor, emoji.text))
-        for spot, text in enumerate(glyphs.chosen(folder)[:COUNT] if vendor == "fluent" else ()):
+        for spot, text in enumerate(glyphs.chosen(folder)[:COUNT] if vendor == LAST else ()):
             for each, its in COLOURS.items():
                 draw(path_of(folder, each, text), its, spot)
     yield folder
@@ -80,7 +86,11 @@ def test_it_is_a_data_set_of_its_splits(drawn: Path, tmp_path: Path) -> None:
     known = samples.vocabulary(out)
     lengths = {split: len(samples.opened(out, split, known).keys) for split in shards.SPLITS}
     assert len(known) == COUNT
-    assert lengths == {"train": 2 * COUNT * VIEWS, "validation": COUNT, "test": COUNT}
+    assert lengths == {
+        "train": (len(COLOURS) - 1) * COUNT * VIEWS,
+        "validation": COUNT,
+        "test": COUNT,
+    }
 
 
 def test_the_test_is_the_vendor_that_was_left_out(drawn: Path, tmp_path: Path) -> None:
@@ -116,7 +126,7 @@ def test_the_same_drawings_make_the_same_views_and_all_views_differ(
 ) -> None:
     one, other = (write(tmp_path / name, drawn) for name in ("one", "other"))
     assert contents(one) == contents(other)
-    assert len(contents(one / "train")) == 2 * COUNT * VIEWS
+    assert len(contents(one / "train")) == (len(COLOURS) - 1) * COUNT * VIEWS
 
 
 def test_a_folder_that_is_there_stays_as_it_is(drawn: Path, tmp_path: Path) -> None:
