@@ -198,7 +198,7 @@ def columns(*names: str) -> Table:
         table.add_column(
             name.removesuffix(">"),
             justify="right" if number else "left",
-            no_wrap=number or name == "name",  # which people copy
+            no_wrap=number or name in ("name", "state"),  # which people copy, and look for
         )
     return table
 

@@ -141,9 +141,12 @@ def test_the_python_of_the_readme_runs(
     assert "🐱 cat face" in out
 
 
-def test_the_demo_names_cat_coffee_and_rocket(place: Path, environment: dict[str, str]) -> None:
+def test_the_demo_names_cat_coffee_and_rocket(
+    starter: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
     assert "make demo" in MAKE
-    out = run([sys.executable, "-m", "clients.demo"], place, environment)
+    shutil.copytree(starter.parents[1], tmp_path / "data" / "registry")
+    out = run([sys.executable, "-m", "clients.demo"], tmp_path, environment)
     for emoji in "🐱☕🚀":
         assert emoji in out
 

@@ -104,6 +104,8 @@ class Runs:
         """Continues what an earlier process of this service began."""
         found = [run for path in self._folder.glob(f"*/{RUN}") if (run := _read(path))]
         for run in sorted(found, key=lambda run: run.create_time.ToNanoseconds()):
+            if run.state == states.STATE_RUNNING:  # not again yet
+                run.state = states.STATE_PENDING
             self._runs[run.name] = run
         self._working = asyncio.create_task(self._work())
 
@@ -203,8 +205,9 @@ class Runs:
         following = Following(run, self._metrics)
         while True:
             try:
+                done = await following.history()
                 _note(run, states.STATE_RUNNING)
-                if not await following.history():
+                if not done:
                     await self._train(run, following)
                 _note(run, states.STATE_SUCCEEDED)
                 return

@@ -123,10 +123,9 @@ class Server:
     def __init__(self, root: Path, log: Path) -> None:
         self.address, self._log = f"127.0.0.1:{free_port()}", log
         ports = (f"--port={self.address.split(':')[1]}", f"--metrics-port={free_port()}")
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "services.inference", f"--registry={root}", *ports],
-            stderr=log.open("wb"),
-        )
+        command = [sys.executable, "-m", "services.inference", f"--registry={root}", *ports]
+        with log.open("wb") as said:
+            self._process = subprocess.Popen(command, stderr=said)
         if not is_ready(self.address, self._process):
             raise SystemExit(f"the server did not start:\n{log.read_text()[-2000:]}")
 
