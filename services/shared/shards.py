@@ -180,16 +180,7 @@ def excluded(folder: Path) -> frozenset[str]:
 
 def write_excluded(folder: Path, keys: Iterable[str]) -> None:
     """Replaces the list of samples taken down, at once. Raises StorageFailed."""
-    staged = folder / f".{EXCLUDED}"
-    with writable(staged):
-        try:
-            with Output(staged) as file:
-                file.write(_exclusion(keys).encode())
-            os.replace(staged, folder / EXCLUDED)
-        except BaseException:
-            staged.unlink(missing_ok=True)
-            raise
-        sync(folder)
+    replace(folder / EXCLUDED, _exclusion(keys).encode())
 
 
 def _exclusion(keys: Iterable[str]) -> str:
@@ -299,6 +290,20 @@ def writable(path: Path) -> Iterator[None]:
             f"{where} cannot be written or read: {error.strerror}. Free space, or mend the disk.",
             path=str(where),
         ) from error
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Has a file's new content in its place, and on the disk, at once. Raises StorageFailed."""
+    staged = path.with_name(f".{path.name}")
+    with writable(staged):
+        try:
+            with Output(staged) as file:
+                file.write(content)
+            os.replace(staged, path)
+        except BaseException:
+            staged.unlink(missing_ok=True)
+            raise
+        sync(path.parent)
 
 
 def sync(path: Path) -> None:

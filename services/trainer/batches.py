@@ -38,7 +38,7 @@ class Batch(NamedTuple):
     """
 
     x: torch.Tensor
-    """(B, edge, edge, 3) uint8, or (B, F) float32."""
+    """(B, edge, edge, 3) uint8; or what a trunk says, (B, F) or a map (B, f, h, w), of floats."""
     y_BK: torch.Tensor
     """float32; each row is shared alike by the sample's emoji."""
     numbers_B: np.ndarray
@@ -69,6 +69,26 @@ class Targets:
         return torch.from_numpy(y_BK)
 
 
+class Present:
+    """Leaves out what was taken down since the samples were opened, from the next epoch on."""
+
+    def __init__(self, samples: Samples) -> None:
+        self._samples = samples
+        self._epoch, self._gone = 0, frozenset[str]()
+
+    def of(self, picks: Sequence[Pick]) -> Sequence[Pick]:
+        """Those that are still there."""
+        if isinstance(self._samples, Shards):
+            newest = max((pick.epoch for pick in picks), default=0)
+            if newest > self._epoch:
+                self._epoch = newest
+                gone = self._samples.taken_down()
+                self._gone = self._gone if gone is None else gone
+        if not self._gone:
+            return picks
+        return [pick for pick in picks if self._samples.keys[pick.number] not in self._gone]
+
+
 class Pictures:
     """Makes batches of pictures.
 
@@ -91,7 +111,7 @@ class Pictures:
         self._seed, self._augment = seed, augment
         self._threads = threads or len(os.sched_getaffinity(0))
         self._pool = ThreadPoolExecutor(self._threads, "pictures")
-        self._epoch, self._gone = 0, frozenset[str]()
+        self.present = Present(samples)
         self._seen_N = np.zeros(len(samples.classes), bool)
         self.corrupt: dict[int, str] = {}
         """Samples that cannot be learned from, with the reason."""
@@ -108,7 +128,7 @@ class Pictures:
 
     def load(self, picks: Sequence[Pick]) -> Batch:
         """A batch. Raises TrainingFailed when more than a tenth of the samples is corrupt."""
-        picks = self._left(picks)
+        picks = self.present.of(picks)
         edge = self._preprocessing.size_px
         x_BHWC = np.empty((len(picks), edge, edge, 3), np.uint8)
         good_B = np.zeros(len(picks), bool)
@@ -137,18 +157,6 @@ class Pictures:
             return False
         return True
 
-    def _left(self, picks: Sequence[Pick]) -> Sequence[Pick]:
-        """Without what was taken down."""
-        if isinstance(self._samples, Shards):
-            newest = max((pick.epoch for pick in picks), default=0)
-            if newest > self._epoch:
-                self._epoch = newest
-                gone = self._samples.taken_down()
-                self._gone = self._gone if gone is None else gone
-        if not self._gone:
-            return picks
-        return [pick for pick in picks if self._samples.keys[pick.number] not in self._gone]
-
     def _judge(self, numbers_B: np.ndarray) -> None:
         self._seen_N[numbers_B] = True
         seen, corrupt = int(self._seen_N.sum()), len(self.corrupt)
@@ -173,14 +181,18 @@ class Features:
         outputs: int,
         views: int = 1,
         shape: tuple[int, ...] = (-1,),
+        present: Present | None = None,
     ) -> None:
         """Of `views` rows for each sample, each of which is given this shape."""
+        self._present = present
         self.classes, self.outputs = classes, outputs
         self._features_RF, self._views, self._shape = features_RF, views, shape
         self._targets = Targets(classes, outputs)
 
     def load(self, picks: Sequence[Pick]) -> Batch:
         """A batch; each epoch shows the next view of all samples."""
+        if self._present:
+            picks = self._present.of(picks)
         numbers_B = np.array([pick.number for pick in picks], np.int64)
         views_B = np.array([pick.epoch % self._views for pick in picks], np.int64)
         x_BF = np.asarray(self._features_RF[numbers_B * self._views + views_B])
@@ -196,7 +208,7 @@ def batches(
 ) -> Generator[Batch, None, None]:
     """The batches in order, as many as `ahead` made before they are asked for.
 
-    What fails while one is made is raised in its place. Closing this ends its thread.
+    What fails while one is made is raised in its place. Closing this ends its threads.
     """
     left, made = iter(picks), deque[Future[Batch]]()
     # Two at a time: while one waits for its last picture, the next one begins.

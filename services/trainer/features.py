@@ -16,7 +16,7 @@ from services.shared.shards import Output, sync, writable
 def cached(
     folder: Path, key: str, compute: Callable[[], Iterable[np.ndarray]], rows: int
 ) -> np.ndarray:
-    """Features (N, F), float32, mapped from the file `key` of the folder, computed if need be.
+    """Features (N, F) of floats, mapped from the file `key` of the folder, computed if need be.
 
     Written whole or not at all: what was begun and not finished is begun anew.
 

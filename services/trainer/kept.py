@@ -54,7 +54,14 @@ def keep(
         features.cached(folder, key, computed, rows)
     world.add([torch.zeros(1)])  # the others wait here, and find it made
     found = features.cached(folder, key, computed, rows)
-    return Features(found, pictures.classes, pictures.outputs, views, learner.trunk_shape())
+    return Features(
+        found,
+        pictures.classes,
+        pictures.outputs,
+        views,
+        learner.trunk_shape(),
+        pictures.present,
+    )
 
 
 def _blocks(learner: Learner, pictures: Pictures, views: int) -> Iterator[np.ndarray]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from services.shared import starter
+from services.shared import shards, starter
 from services.shared.shards import writable
 from services.shared.vocabulary import Vocabulary
 from services.trainer import baselines, calibrate, card, publish, report
@@ -114,8 +114,9 @@ def tell(
         validation = both["validation"]
         temperature = calibrate.temperature(validation.seen.logits_NK, validation.truth_NK)
         judgements = {
-            split: _judgements(known, learner.vocabulary, temperature)
-            for split, known in both.items()
+            "validation": _judgements(validation, learner.vocabulary, temperature),
+            "test": _judgements(both["test"], learner.vocabulary, temperature)
+            | _baselines(both["test"], learner.vocabulary),
         }
         _keep(job.output, judgements, temperature, learner.vocabulary)
         for split, judgement in judgements.items():
@@ -130,13 +131,26 @@ def tell(
 
 
 def _judgements(known: Held, vocabulary: Vocabulary, temperature: float) -> Judgements:
-    """Of the model before and after its temperature, and of what it must beat."""
+    """Of the model before and after its temperature."""
     logits_NK = known.seen.logits_NK
     beliefs = {
         MODEL: calibrate.probabilities(logits_NK),
         CALIBRATED: calibrate.probabilities(logits_NK, temperature),
-        **baselines.baselines(len(logits_NK), vocabulary.counts, _starter(known, vocabulary)),
     }
+    return _evaluated(beliefs, known, vocabulary)
+
+
+def _baselines(known: Held, vocabulary: Vocabulary) -> Judgements:
+    """Of what the model must beat."""
+    beliefs = baselines.baselines(
+        len(known.truth_NK), vocabulary.counts, _starter(known, vocabulary)
+    )
+    return _evaluated(beliefs, known, vocabulary)
+
+
+def _evaluated(
+    beliefs: Mapping[str, np.ndarray], known: Held, vocabulary: Vocabulary
+) -> Judgements:
     groups_K = subgroups(vocabulary)
     return {
         name: evaluate(belief_NK, known.truth_NK, counts_K=vocabulary.counts, groups_K=groups_K)
@@ -164,9 +178,8 @@ def _keep(
         split: {name: evaluation.to_json(vocabulary) for name, evaluation in judgement.items()}
         for split, judgement in judgements.items()
     }
-    path = output / publish.EVALUATION
-    with writable(path):
-        path.write_text(json.dumps(said | {"temperature": temperature}, ensure_ascii=False))
+    text = json.dumps(said | {"temperature": temperature}, ensure_ascii=False)
+    shards.replace(output / publish.EVALUATION, text.encode())
 
 
 def _flat(judgement: Judgements) -> dict[str, list[float]]:

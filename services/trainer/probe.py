@@ -1,7 +1,7 @@
 """Which arithmetic trains fastest here: measured at the start of a run, and kept with it.
 
-No rule of thumb holds: on a CPU with bf16 units, bfloat16 doubles the frozen part's speed and
-slows the learning part's depthwise convolutions down.
+No rule of thumb holds: on a CPU with bf16 units, bfloat16 makes the frozen part somewhat faster and
+the learning part, with its depthwise convolutions, much slower (tests/bench/results).
 """
 
 import time

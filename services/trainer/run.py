@@ -21,12 +21,12 @@ from typing import Any, NamedTuple, Self
 
 import torch
 
-from services.shared import harness
+from services.shared import harness, shards
 from services.shared.errors import BadDataset, EmojinetError, MalformedRequest, StorageFailed
 from services.shared.queue import internal
-from services.shared.shards import SPLITS, writable
+from services.shared.shards import SPLITS
 from services.shared.vocabulary import Vocabulary
-from services.trainer import kept, outcome, probe, prototypes, samples
+from services.trainer import checkpoint, kept, outcome, probe, prototypes, samples
 from services.trainer.batches import Features, Pictures
 from services.trainer.curves import Curves
 from services.trainer.events import Events
@@ -50,7 +50,7 @@ class Job:
     output: Path
     """The run's folder."""
     data: Path
-    """Where features are kept, and the starter is found."""
+    """Where features are kept."""
     model_name: str
     price_per_hour: float | None = None
     """Of this machine, in any currency, for the report."""
@@ -136,7 +136,7 @@ class _Run:
             augment=self._recipe.augment,
             threads=torch.get_num_threads(),
         )
-        if self._recipe.prototypes:
+        if self._recipe.prototypes and checkpoint.newest(self._checkpoints) is None:
             self._events.activity("looking at a few pictures of each emoji")
             with self._ledger.charge("compute"):
                 learner.begin(*prototypes.head(learner, pictures, self._recipe.prototypes))
@@ -155,6 +155,10 @@ class _Run:
             self._events.progress(**self._told | {"seconds": self._ledger.seconds})
         self._events.done()
 
+    @property
+    def _checkpoints(self) -> Path:
+        return self._job.output / "checkpoints"
+
     def _learn(self, learner: Learner, source: Pictures | Features, validation: Samples) -> None:
         with closing(Curves(self._job.output if self._world.main else None)) as curves:
 
@@ -169,11 +173,10 @@ class _Run:
                 curves.metrics(step, metrics)
 
             self._events.activity("learning")
-            folder = self._job.output / "checkpoints"
             train(
                 learner,
                 source,
-                folder,
+                self._checkpoints,
                 ledger=self._ledger,
                 world=self._world,
                 tell=tell,
@@ -184,7 +187,7 @@ class _Run:
         """What an earlier process of this run wrote down, or what this one finds out."""
         path = self._job.output / PLAN
         if self._world.main and not path.exists():
-            _write(path, self._planned().to_json(self._recipe))
+            shards.replace(path, self._planned().to_json(self._recipe).encode())
         self._world.add([torch.zeros(1)])  # the others wait here
         plan = Plan.read(path, self._recipe)
         if self._world.main and (digest := samples.named(self._job.dataset)) != plan.digest:
@@ -251,11 +254,3 @@ def _counted(vocabulary: Vocabulary, split: Samples) -> Vocabulary:
         for place in classes:
             counts[place] += 1
     return Vocabulary(vocabulary.emoji, tuple(counts))
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    staged = path.with_name(f".{path.name}")
-    with writable(path):
-        staged.write_text(text, encoding="utf-8")
-        os.replace(staged, path)

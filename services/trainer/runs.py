@@ -309,9 +309,5 @@ def _write(run: pb.Run) -> pb.Run:
     content = json_format.MessageToJson(run, preserving_proto_field_name=True, indent=1)
     with shards.writable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        staged = path.with_suffix(".tmp")
-        with shards.Output(staged) as output:
-            output.write(content.encode() + b"\n")
-        os.replace(staged, path)
-        shards.sync(path.parent)
+    shards.replace(path, content.encode() + b"\n")
     return run

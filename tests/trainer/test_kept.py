@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from services.shared import shards
 from services.trainer import kept, samples
 from services.trainer.batches import Features, Pictures
 from services.trainer.learner import Learner
@@ -96,3 +97,17 @@ def test_a_picture_that_cannot_be_read_is_left_out(dataset: Path, tmp_path: Path
     batch = torn.load([Pick(number, 0) for number in (2, 3, 4)])
     assert batch.numbers_B.tolist() == [2, 4]
     assert len(batch.x) == len(batch.y_BK) == 2
+
+
+def test_what_is_taken_down_is_not_learned_from_in_the_next_epoch(tmp_path: Path) -> None:
+    own = freeze(tmp_path)
+    source = keep(tmp_path / "kept", own, 1)
+    keys = samples.opened(own, "train", samples.vocabulary(own)).keys
+    shards.write_excluded(own, [keys[2]])
+
+    def learned(epoch: int) -> list[int]:
+        numbers: list[int] = source.load([Pick(n, epoch) for n in (1, 2, 3)]).numbers_B.tolist()
+        return numbers
+
+    assert learned(0) == [1, 2, 3]
+    assert learned(1) == [1, 3]
