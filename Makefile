@@ -11,23 +11,39 @@ help: ## List what make can do
 	@grep -hE '^[a-z.-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
 
 .venv: $(READY) ## Install everything into .venv
-$(READY): pyproject.toml constraints.txt
+define INSTALL
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
-		--constraint constraints.txt --editable '.[inference,trainer,crawler,report,dev]'
+	$(BIN)/pip install $(if $(MAKE_TERMOUT),,--quiet) --disable-pip-version-check \
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --constraint constraints.txt --editable '.[$(EXTRAS)]'
+endef
+$(READY): EXTRAS := up,report,dev
+$(READY): pyproject.toml constraints.txt
+	$(INSTALL)
 	mkdir -p .venv/googleapis/google/rpc
 	cp $$($(BIN)/python -c 'import google.rpc; print(google.rpc.__path__[0])')/status.proto .venv/googleapis/google/rpc/
+	touch .venv/demo .venv/up $@
+# Who wants a first look need not wait for what only developers use.
+.venv/demo: EXTRAS := trainer
+.venv/up: EXTRAS := up
+.venv/demo .venv/up: pyproject.toml constraints.txt
+	$(INSTALL)
 	touch $@
 
-demo: $(READY) ## Suggest emoji for a few photographs, or for PHOTO=path
+demo: .venv/demo ## Suggest emoji for a few photographs, or for PHOTO=path
 	@$(BIN)/python -m clients.demo $(if $(PHOTO),'$(PHOTO)')
+
+up: .venv/up ## Start everything on this machine; OFFSET=1000 moves all ports by that
+	@$(BIN)/python -m clients.cli up $(if $(OFFSET),--port-offset '$(OFFSET)')
+
+down: .venv/up ## End everything that `make up` has started
+	@$(BIN)/python -m clients.cli down
 
 test: $(READY) ## Run the tests that need nothing but Python packages
 	$(BIN)/pytest -m 'not system'
 
 test-system: $(READY) ## Run the tests that need Debian's tools, installing them, or minutes
-	command -v promtool >/dev/null && command -v fiu-run >/dev/null || { apt-get update -qq && \
-		apt-get install -yqq --no-install-recommends prometheus fiu-utils; }
+	which promtool fiu-run chromium >/dev/null && fc-list | grep -q 'Noto Color Emoji' || { apt-get update -qq && \
+		apt-get install -yqq --no-install-recommends prometheus fiu-utils chromium fontconfig fonts-noto-color-emoji; }
 	$(BIN)/pytest -m system --timeout 600
 
 fuzz: $(READY) ## Look for pictures that break the decoder, for SECONDS (60)
@@ -104,6 +120,6 @@ protos-release: $(READY) ## Make today's contract the one that lint compares wit
 clean: ## Remove everything that make has made, data included
 	rm -rf .venv data .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help .venv demo test test-system fuzz drawings bench-starter bench-spine bench-crawl \
+.PHONY: help .venv demo up down test test-system fuzz drawings bench-starter bench-spine bench-crawl \
 	bench-duplicates bench-keep bench-storage bench-train bench-glyphs bench-photos bench-imbalance \
 	prove-crash prove-scale prove-resume prove-swap pictures lint protos protos-release clean

@@ -67,8 +67,8 @@ def as_object(answer: Answer) -> dict[str, Any]:
     return {
         "path": answer.path,
         "model": answer.model,
-        "suggestions": _suggestions(answer),
-        "timing": _timing(answer.result.timing),
+        "suggestions": suggestions(answer.result.suggestions),
+        "timing": timing(answer.result.timing),
     }
 
 
@@ -78,7 +78,7 @@ def as_rows(answer: Answer) -> Iterator[dict[str, Any]]:
         yield {"path": answer.path, **_error(answer)}
         return
     common = {"path": answer.path, "model": answer.model}
-    for rank, suggestion in enumerate(_suggestions(answer), start=1):
+    for rank, suggestion in enumerate(suggestions(answer.result.suggestions), start=1):
         yield {**common, "rank": rank, **suggestion}
     if not answer.result.suggestions.suggestions:
         yield common
@@ -129,16 +129,17 @@ def _error(answer: Answer) -> dict[str, str]:
     }
 
 
-def _suggestions(answer: Answer) -> list[dict[str, Any]]:
+def suggestions(found: pb.Suggestions) -> list[dict[str, Any]]:
+    """The emoji, most likely first, as in JSON."""
     return [
         {"emoji": s.emoji, "name": s.name, "probability": round(s.probability, 6)}
-        for s in answer.result.suggestions.suggestions
+        for s in found.suggestions
     ]
 
 
-def _timing(timing: pb.Timing) -> dict[str, float]:
-    """The phases in seconds, by the contract's names, and the batch size."""
-    fields = ((name, getattr(timing, name)) for name in timing.DESCRIPTOR.fields_by_name)
+def timing(spent: pb.Timing) -> dict[str, float]:
+    """The phases in seconds, by the contract's names, and the batch size; as in JSON."""
+    fields = ((name, getattr(spent, name)) for name in spent.DESCRIPTOR.fields_by_name)
     return {
         f"{name}_seconds" if isinstance(value, Duration) else name: _seconds(value)
         for name, value in fields
@@ -155,9 +156,9 @@ def _block(answer: Answer, bar: str) -> Text:
         error = _error(answer)
         block.append(f"\n  {error['code']}", style="red")
         return block.append(f"  {printable(error['message'])}")
-    timing = answer.result.timing
-    waited = _seconds(timing.decode_wait) + _seconds(timing.queue_wait)
-    total = _seconds(timing.total)
+    spent = answer.result.timing
+    waited = _seconds(spent.decode_wait) + _seconds(spent.queue_wait)
+    total = _seconds(spent.total)
     block.append(f"  {total * 1e3:.0f} ms, of which waited {waited * 1e3:.1f} ms", style="dim")
     for suggestion in answer.result.suggestions.suggestions:
         share = min(1.0, max(0.0, suggestion.probability))

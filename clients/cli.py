@@ -18,8 +18,11 @@ from clients.crawl import crawl
 from clients.dataset import dataset
 from clients.load import load
 from clients.model import model
+from clients.status import status
 from clients.suggest import suggest
 from clients.train import train
+from clients.up import down, up
+from clients.web.serve import web
 from services.shared import settings
 from services.shared.errors import EmojinetError
 
@@ -31,6 +34,10 @@ app = typer.Typer(
 )
 app.command()(suggest)
 app.command()(load)
+app.command()(web)
+app.command()(up)
+app.command()(down)
+app.command()(status)
 app.add_typer(crawl, name="crawl")
 app.add_typer(dataset, name="dataset")
 app.add_typer(train, name="train")
@@ -90,10 +97,6 @@ def _status(arguments: list[str] | None) -> int:
         # Python flushes at the end, and would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1
-
-
-if __name__ == "__main__":
-    main()
 
 
 if __name__ == "__main__":

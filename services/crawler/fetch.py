@@ -25,9 +25,10 @@ from yarl import URL
 from services.crawler.limits import Quota
 from services.crawler.post import PostImage
 from services.crawler.robots import Robots, opted_out
-from services.crawler.web import MAX_REDIRECTS, Web, cause, is_refused, redirect, shown
+from services.crawler.web import Web, shown
 from services.shared import addresses, header
 from services.shared.errors import UrlRefused
+from services.shared.guarded import MAX_REDIRECTS, cause, is_refused, redirect
 from services.shared.pixels import MAX_BYTES
 
 BYTES_IN_FLIGHT = 64 << 20

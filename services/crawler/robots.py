@@ -9,7 +9,8 @@ from multidict import CIMultiDictProxy
 from protego import Protego
 from yarl import URL
 
-from services.crawler.web import NAME, REDIRECTS, Web, WebFailed, failures_named, read, shown
+from services.crawler.web import NAME, Web, WebFailed, failures_named, shown
+from services.shared.guarded import REDIRECTS, read
 
 MAX_BYTES = 500 << 10  # as the RFC has it; what comes after is not read
 KEEP_SECONDS = 86400.0

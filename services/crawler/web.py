@@ -7,7 +7,7 @@ import asyncio
 import json
 import ssl
 from collections.abc import AsyncIterator, Mapping, MutableMapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -18,17 +18,15 @@ import stamina
 from yarl import URL
 
 from services.crawler.limits import Clock, Quota
-from services.shared import addresses
+from services.shared import addresses, guarded
 from services.shared.errors import UrlRefused
+from services.shared.guarded import cause, is_refused, read
 
 NAME = "EmojiNet"
-MAX_REDIRECTS = 5
 ATTEMPTS = 5
 TOTAL_SECONDS, CONNECT_SECONDS, IDLE_SECONDS = 60.0, 10.0, 20.0
 HEARTBEAT_SECONDS = 30.0
 SAVE_SECONDS = 1.0  # what a quota learned since then is lost with the process
-REDIRECTS = frozenset((301, 302, 303, 307, 308))
-SECRET_HEADERS = frozenset(("authorization", "cookie", "proxy-authorization", "x-api-key"))
 
 
 class WebFailed(Exception):
@@ -182,27 +180,11 @@ class Web:
                 raise WebFailed(response.status, why, retryable=False)
             return Reply(response.status, response.headers, body)
 
-    @asynccontextmanager
-    async def opened(
+    def opened(
         self, url: str | URL, headers: Mapping[str, str]
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The response to a GET, after a few redirects, each of which is checked.
-
-        Raises, besides what aiohttp raises:
-            UrlRefused: the URL, or one that it leads to.
-            WebFailed: a redirect that must not be followed.
-        """
-        here = addresses.check_url(url)
-        for _ in range(MAX_REDIRECTS + 1):
-            async with self.session.get(here, headers=headers, allow_redirects=False) as response:
-                target = redirect(response)
-                if target is None:
-                    yield response
-                    return
-            if target.host != here.host or target.port != here.port:
-                headers = {k: v for k, v in headers.items() if k.lower() not in SECRET_HEADERS}
-            here = target
-        raise WebFailed(response.status, f"{shown(url)} redirects too often", retryable=False)
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """As `guarded.opened`, of which it raises what it raises."""
+        return guarded.opened(self.session, url, headers)
 
     async def connect(
         self,
@@ -231,36 +213,6 @@ class Web:
                 self._kept[name], self._saved[name] = quota.state(), now
 
 
-def redirect(response: aiohttp.ClientResponse) -> URL | None:
-    """Where a response sends us, or None if it is itself what was asked for.
-
-    Raises:
-        UrlRefused: nowhere that we go.
-    """
-    location = response.headers.get("Location")
-    if response.status not in REDIRECTS or not location:
-        return None
-    try:
-        target = addresses.check_url(response.url.join(URL(location)))
-    except ValueError:
-        raise UrlRefused("The redirect's URL is malformed.") from None
-    if response.url.scheme == "https" and target.scheme != "https":
-        raise UrlRefused(f"The redirect leads from https to {target.scheme}.")
-    return target
-
-
-async def read(response: aiohttp.ClientResponse, max_bytes: int) -> tuple[bytes, bool]:
-    """The body, or so much of it, and whether that is all."""
-    parts, size = [], 0
-    while part := await response.content.readany():
-        parts.append(part)
-        size += len(part)
-        if size > max_bytes:
-            response.close()
-            return b"".join(parts)[:max_bytes], False
-    return b"".join(parts), True
-
-
 @asynccontextmanager
 async def failures_named(url: str | URL) -> AsyncIterator[None]:
     """Turns what goes wrong on the network into WebFailed, and keeps secrets out of it."""
@@ -274,23 +226,13 @@ async def failures_named(url: str | URL) -> AsyncIterator[None]:
         retryable = error.status in (408, 425, 429) or error.status >= 500
         why = f"{shown(url)} answered {error.status} instead of opening a websocket"
         raise WebFailed(error.status, why, retryable) from None
+    except aiohttp.TooManyRedirects as error:
+        why = f"{shown(url)} redirects too often"
+        raise WebFailed(error.status, why, retryable=False) from None
     except (aiohttp.ClientError, OSError) as error:
         why = f"{shown(url)}: {cause(error)}"
         retryable = not isinstance(error, aiohttp.InvalidURL) and not is_refused(error)
         raise WebFailed(None, why, retryable) from None
-
-
-def is_refused(error: BaseException) -> bool:
-    """Whether the guard was what kept a connection from being opened."""
-    inner = getattr(error, "os_error", error)
-    return isinstance(inner, addresses.AddressRefused)
-
-
-def cause(error: BaseException) -> str:
-    """What went wrong, without what aiohttp would tell of the URL."""
-    inner = getattr(error, "os_error", error)
-    detail = getattr(inner, "strerror", None)
-    return f"{type(error).__name__}{f' ({detail})' if detail else ''}"
 
 
 def shown(url: str | URL) -> str:

@@ -49,6 +49,18 @@ def refused(address: IPv4Address | IPv6Address) -> bool:
     return any(address in network for network in _REFUSED)
 
 
+def networks(text: str) -> tuple[Network, ...]:
+    """The networks of a comma-separated list; raises ValueError with what would be right.
+
+    >>> networks("10.0.0.0/8, fd00::/8")
+    (IPv4Network('10.0.0.0/8'), IPv6Network('fd00::/8'))
+    """
+    try:
+        return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise ValueError(f"{error}; networks look like 10.0.0.0/8,fd00::/8") from None
+
+
 def check_url(url: str | URL) -> URL:
     """The URL, parsed and in canonical form, if it is one that we open at all.
 

@@ -25,7 +25,18 @@ SERVICES = frozenset(
         "REGISTRY",
     )
 )
-CLIENTS = frozenset(PREFIX + name for name in ("CRAWLER", "REGISTRY", "SERVER", "TRAINER"))
+CLIENTS = frozenset(
+    PREFIX + name
+    for name in (
+        "ALLOW_ADDRESSES",
+        "CRAWLER",
+        "HOST",
+        "METRICS_URL",
+        "REGISTRY",
+        "SERVER",
+        "TRAINER",
+    )
+)
 PROOFS = frozenset({"EMOJINET_FAULT"})  # where a proof has a service die
 KNOWN = SERVICES | CLIENTS | PROOFS
 
@@ -42,7 +53,7 @@ def check(environ: Mapping[str, str]) -> None:
     Traceback (most recent call last):
     services.shared.settings.UnknownSetting: unknown setting EMOJINET_PROT: did you mean \
 EMOJINET_PORT? Known are ALLOW_ADDRESSES, BACKEND, CA_FILE, CONTACT, CRAWLER, DATA, FAULT, \
-HEALTH_PORT, HOST, METRICS_PORT, MODEL, PORT, PRECISION, REGISTRY, SERVER, \
+HEALTH_PORT, HOST, METRICS_PORT, METRICS_URL, MODEL, PORT, PRECISION, REGISTRY, SERVER, \
 TRAINER
     """
     for name in sorted(environ):

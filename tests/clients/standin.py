@@ -57,9 +57,10 @@ class Standin(rpc.InferenceServiceServicer):
         self,
         look: Look = pizza,
         before: Callable[[int, Context], Any] = lambda number, context: None,
+        port: int = 0,
     ) -> None:
         self.requests: list[pb.SuggestRequest] = []
-        self._look, self._before = look, before
+        self._look, self._before, self._port = look, before, port
         self._lock = Lock()
 
     def Suggest(self, request: pb.SuggestRequest, context: Context) -> pb.SuggestResponse:
@@ -82,7 +83,7 @@ class Standin(rpc.InferenceServiceServicer):
             options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 16 << 20)],
         )
         rpc.add_InferenceServiceServicer_to_server(self, self._server)
-        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self.address = f"127.0.0.1:{self._server.add_insecure_port(f'127.0.0.1:{self._port}')}"
         self._server.start()
         return self
 
