@@ -87,6 +87,9 @@ bench-imbalance: $(READY) ## What logit adjustment and balanced sampling gain on
 	$(BIN)/python -m services.trainer.photos data/photos
 	$(BIN)/python -m tests.bench.imbalance data/photos $(MORE)
 
+bench-page: $(READY) ## Measure how long people wait for the first suggestion, in a real browser
+	$(BIN)/python -m tests.bench.page
+
 prove-crash: $(READY) ## Kill crawls 200 times, and compare what they find with an undisturbed one
 	$(BIN)/python -m tests.prove.crash
 
@@ -117,9 +120,10 @@ protos: $(READY) ## Regenerate the committed Python stubs beside the .proto file
 protos-release: $(READY) ## Make today's contract the one that lint compares with
 	$(BIN)/buf build protos --output protos/emojinet.v1.binpb
 
-clean: ## Remove everything that make has made, data included
+clean: ## End and remove everything that make has made, data included
+	test ! -x $(BIN)/emojinet || $(BIN)/emojinet down
 	rm -rf .venv data .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .PHONY: help .venv demo up down test test-system fuzz drawings bench-starter bench-spine bench-crawl \
-	bench-duplicates bench-keep bench-storage bench-train bench-glyphs bench-photos bench-imbalance \
+	bench-duplicates bench-keep bench-storage bench-train bench-glyphs bench-photos bench-imbalance bench-page \
 	prove-crash prove-scale prove-resume prove-swap pictures lint protos protos-release clean

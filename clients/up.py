@@ -26,6 +26,7 @@ PORT_SECONDS = 5.0  # what dies with its supervisor has let go of its ports by t
 TRIES = 2  # failed starts, after which people are told; the supervisor goes on trying
 LOOK_SECONDS = 0.2
 MAX_OFFSET = 15_000
+REFUSED_OFFSET = 2_000  # no browser opens port 10080, a back-up program's
 LISTENING = "0A"  # in /proc/net/tcp
 NAME_CHARACTERS = 60
 FULL_BYTES = 1 << 20  # less is left of a disk on which services fail, even to say so
@@ -52,6 +53,8 @@ def up(
     What runs already is left alone. A service that dies is started again, with pauses that grow.
     `emojinet status` shows them, `emojinet down` ends them.
     """
+    if port_offset == REFUSED_OFFSET:
+        raise typer.BadParameter(f"no browser opens port {WEB.port + port_offset}: choose another")
     data = data_or_default(data)
     with _alone(data / "up"):
         running, begun = _running(data, port_offset)
@@ -96,7 +99,7 @@ def _require_free_ports(data: Path, offset: int) -> None:
     if busy:
         for port in busy:
             options.say(f"emojinet: port {port} is in use by another program{_holder(port)}")
-        free = next((n for n in range(1000, MAX_OFFSET, 1000) if not taken(n)), 1000)
+        free = next((n for n in range(1000, MAX_OFFSET, 2000) if not taken(n)), 1000)
         _give_up(f"stop it, or choose others: {typed('up', data, free)}")
 
 
@@ -159,7 +162,7 @@ def _follow(supervisor: Supervisor, data: Path, offset: int) -> None:
 
 def _failed(supervisor: Supervisor, data: Path, offset: int) -> dict[str, str]:
     """Waits until every service is ready or has failed; those that failed, and how."""
-    console, began = Console(stderr=True), time.monotonic()
+    console, began = Console(stderr=True, highlight=False), time.monotonic()
     waiting = [service for service in SERVICES if not _is_ready(service, offset)]
     failed = dict[str, str]()
     if INFERENCE in waiting and _builds_starter(data):

@@ -3,6 +3,8 @@
 import os
 import random
 import socket
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -10,11 +12,12 @@ import pytest
 from clients import supervised, up
 from clients.cli import main
 from clients.supervised import SERVICES, WEB
+from services.shared import harness
 
 
 def free_offset() -> int:
     """One that moves all ports to where nobody listens."""
-    return next(n for n in random.sample(range(2_000, up.MAX_OFFSET), 100) if not up.taken(n))
+    return next(n for n in random.sample(range(2_001, up.MAX_OFFSET), 100) if not up.taken(n))
 
 
 def emojinet(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -69,6 +72,20 @@ def test_a_full_disk_is_told_in_one_line(
     assert "No space left on device" in line
 
 
+@pytest.mark.parametrize("command", [["up", "--port-offset", free_offset()], ["down"]])
+def test_two_at_the_same_instant_take_turns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[object]
+) -> None:
+    held = harness.lock(tmp_path / "up", "test")
+    (tmp_path / "up" / supervised.CONFIG).symlink_to("/dev/full")  # an end before anything starts
+    began = time.monotonic()
+    threading.Timer(0.5, os.close, [held]).start()
+
+    emojinet(capsys, *command, "--data", tmp_path)
+
+    assert time.monotonic() - began >= 0.5
+
+
 def test_where_nothing_runs_there_is_nothing_to_end(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -87,6 +104,15 @@ def test_an_offset_moves_every_port_and_no_two_services_meet() -> None:
     command = " ".join(WEB.command(1000))
     assert "--port=9080 --server=127.0.0.1:51051" in command
     assert "--metrics-url=http://127.0.0.1:10101/metrics" in command
+
+
+def test_a_port_that_no_browser_opens_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, told = emojinet(capsys, "up", "--data", tmp_path, "--port-offset", 2000)
+
+    assert (status, out) == (2, "")
+    assert "no browser opens port 10080" in told
 
 
 def test_people_read_commands_as_they_can_type_them(monkeypatch: pytest.MonkeyPatch) -> None:
