@@ -6,12 +6,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from clients.demo import free_port, is_ready
+from clients.supervised import CRAWLER, INFERENCE, TRAINER, WEB
+from clients.up import MAX_OFFSET, taken
 from services.shared.photographs import installed
 from services.shared.starter import probe_jpegs
 
@@ -21,10 +21,10 @@ README = (ROOT / "README.md").read_text()
 COMMANDS = re.findall(r"^\$ (.+)$", README, re.MULTILINE)
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 MAKE = [command for command in COMMANDS if command.startswith("make ")]
-SERVERS = [command for command in COMMANDS if command.endswith("&")]
-ASKING = [command for command in COMMANDS if command not in MAKE + SERVERS]
+ASKING = [command for command in COMMANDS if command not in MAKE]
 # What commands other than those that suggest show, or write.
 SHOWN = {
+    "emojinet status": ("", "ready"),
     "emojinet load": ("", "good"),
     "--output emoji.csv": ("emoji.csv", "🐱"),
     "crawl rank": ("", "succeeded"),
@@ -71,32 +71,17 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def ports(place: Path, environment: dict[str, str]) -> Iterator[dict[str, int]]:
-    """Of the servers that the README starts, by their usual ports."""
-    chosen = {usual: free_port() for usual in ("50051", "50052", "50053")}
-    with ExitStack() as stack:
-        for command, port in zip(SERVERS, chosen.values(), strict=True):
-            stack.enter_context(started(command, port, place, environment))
-        yield chosen
-
-
-@contextmanager
-def started(command: str, port: int, place: Path, environment: dict[str, str]) -> Iterator[None]:
-    flags = f"--port={port} --metrics-port={free_port()}"
-    server = subprocess.Popen(
-        ["bash", "-c", f"exec {command.rstrip('& ')} {flags}"],
-        cwd=place,
-        env=environment,
-        stderr=subprocess.DEVNULL,
-    )
+def offset(place: Path, environment: dict[str, str]) -> Iterator[int]:
+    """What `make up` was told to add to all ports; everything runs."""
+    free = next(n for n in range(1000, MAX_OFFSET, 500) if not taken(n))
+    own = environment | {"EMOJINET_DATA": str(place / "data")}
+    make = ["make", "-C", str(ROOT)]
+    assert "make up" in MAKE
     try:
-        assert is_ready(f"127.0.0.1:{port}", server)
-        yield
+        assert "EmojiNet runs" in run([*make, "up", f"OFFSET={free}"], place, own)
+        yield free
     finally:
-        server.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            server.wait(40)
-        server.kill()
+        assert "EmojiNet has ended" in run([*make, "down"], place, own)
 
 
 def run(command: list[str], place: Path, environment: dict[str, str]) -> str:
@@ -113,18 +98,24 @@ def run(command: list[str], place: Path, environment: dict[str, str]) -> str:
     return done.stdout
 
 
+def moved(text: str, offset: int) -> str:
+    """With the ports at which things are here."""
+    for port in (INFERENCE.port, WEB.port):
+        text = text.replace(str(port), str(port + offset))
+    return text
+
+
 @pytest.mark.parametrize("command", ASKING)
 def test_a_command_of_the_readme_does_what_it_says(
-    command: str, ports: dict[str, int], place: Path, environment: dict[str, str]
+    command: str, offset: int, place: Path, environment: dict[str, str]
 ) -> None:
-    inference, crawler, trainer = ports.values()
-    command = command.replace("50051", str(inference))
     told = {
-        "EMOJINET_SERVER": f"127.0.0.1:{inference}",
-        "EMOJINET_CRAWLER": f"127.0.0.1:{crawler}",
-        "EMOJINET_TRAINER": f"127.0.0.1:{trainer}",
+        "EMOJINET_SERVER": INFERENCE.address(offset),
+        "EMOJINET_CRAWLER": CRAWLER.address(offset),
+        "EMOJINET_TRAINER": TRAINER.address(offset),
     }
-    out = run(["bash", "-c", f"set -o pipefail; {command}"], place, environment | told)
+    program = f"set -o pipefail; {moved(command, offset)}"
+    out = run(["bash", "-c", program], place, environment | told)
     for part, (file, shown) in SHOWN.items():
         if part in command:
             assert shown in ((place / file).read_text() if file else out)
@@ -134,10 +125,9 @@ def test_a_command_of_the_readme_does_what_it_says(
 
 @pytest.mark.parametrize("block", PYTHON)
 def test_the_python_of_the_readme_runs(
-    block: str, ports: dict[str, int], place: Path, environment: dict[str, str]
+    block: str, offset: int, place: Path, environment: dict[str, str]
 ) -> None:
-    block = block.replace("50051", str(ports["50051"]))
-    out = run([sys.executable, "-c", block], place, environment)
+    out = run([sys.executable, "-c", moved(block, offset)], place, environment)
     assert "🐱 cat face" in out
 
 
