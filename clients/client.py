@@ -4,7 +4,8 @@
         response = client.suggest([Path("pizza.jpg").read_bytes()], max_suggestions=3)
 
 What goes wrong with a call is an `EmojinetError`; what is wrong with one image is the error of its
-result. A server that is busy says when to come again: both clients do, within the caller's time.
+result. A server that is busy says when to come again: both clients do, within the caller's time,
+and send less to one that refuses most of it.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 from grpc_status import rpc_status
 
+from clients.throttle import Throttle
 from emojinet.v1 import error_reason_pb2 as reasons
 from emojinet.v1 import image_pb2
 from emojinet.v1 import inference_service_pb2 as pb
@@ -51,7 +53,7 @@ class Client:
     """Calls a server and waits for it; threads may share one."""
 
     def __init__(self, server: str = DEFAULT_SERVER) -> None:
-        self._server = server
+        self._server, self._throttle = server, Throttle()
         self._channel = grpc.insecure_channel(server, options=channel_options(server))
         stub = rpc.InferenceServiceStub(self._channel)
         self._suggest: Callable[..., pb.SuggestResponse] = stub.Suggest
@@ -82,12 +84,18 @@ class Client:
         self._channel.close()
 
     def _call(self, method: Callable[..., T], request: object, timeout: float) -> T:
-        patience = _Patience(self._server, timeout)
+        patience = _Patience(timeout)
         while True:
-            try:
-                return method(request, timeout=patience.left_seconds())
-            except grpc.RpcError as failure:
-                time.sleep(patience.pause_seconds(failure))
+            error: EmojinetError | None = self._throttle.refusal()
+            if error is None:
+                try:
+                    answer = method(request, timeout=patience.left_seconds())
+                except grpc.RpcError as failure:
+                    error = from_rpc(failure, self._server)
+                self._throttle.observe(error)
+            if error is None:
+                return answer
+            time.sleep(patience.pause_seconds(error))
 
     def __enter__(self) -> Self:
         return self
@@ -100,7 +108,7 @@ class AsyncClient:
     """`Client` for asyncio; make it where the loop runs. A cancelled task cancels its call."""
 
     def __init__(self, server: str = DEFAULT_SERVER) -> None:
-        self._server = server
+        self._server, self._throttle = server, Throttle()
         self._channel = grpc.aio.insecure_channel(server, options=channel_options(server))
         stub = rpc.InferenceServiceStub(self._channel)
         self._suggest: Callable[..., Awaitable[pb.SuggestResponse]] = stub.Suggest
@@ -130,12 +138,18 @@ class AsyncClient:
     async def _call(
         self, method: Callable[..., Awaitable[T]], request: object, timeout: float
     ) -> T:
-        patience = _Patience(self._server, timeout)
+        patience = _Patience(timeout)
         while True:
-            try:
-                return await method(request, timeout=patience.left_seconds())
-            except grpc.RpcError as failure:
-                await asyncio.sleep(patience.pause_seconds(failure))
+            error: EmojinetError | None = self._throttle.refusal()
+            if error is None:
+                try:
+                    answer = await method(request, timeout=patience.left_seconds())
+                except grpc.RpcError as failure:
+                    error = from_rpc(failure, self._server)
+                self._throttle.observe(error)
+            if error is None:
+                return answer
+            await asyncio.sleep(patience.pause_seconds(error))
 
     async def __aenter__(self) -> Self:
         return self
@@ -201,25 +215,23 @@ def from_rpc(failure: grpc.RpcError, server: str) -> EmojinetError:
 class _Patience:
     """What is left of a caller's time, and whether a busy server gets some of it."""
 
-    def __init__(self, server: str, timeout_seconds: float) -> None:
-        self._server = server
+    def __init__(self, timeout_seconds: float) -> None:
         self._end_seconds = time.monotonic() + timeout_seconds
         self._attempts = 0
 
     def left_seconds(self) -> float:
         return max(0.0, self._end_seconds - time.monotonic())
 
-    def pause_seconds(self, failure: grpc.RpcError) -> float:
-        """How long to wait before the next attempt; raises the failure where there is to be none.
+    def pause_seconds(self, error: EmojinetError) -> float:
+        """How long to wait before the next attempt; raises the error where there is to be none.
 
         Jittered upwards only: nobody comes before the server asked them to, nor all at once.
         """
-        error = from_rpc(failure, self._server)
         self._attempts += 1
         busy = error.code is grpc.StatusCode.RESOURCE_EXHAUSTED
         if not busy or error.retry_seconds is None or self._attempts == MAX_ATTEMPTS:
-            raise error from failure
+            raise error
         pause = max(SHORTEST_PAUSE_SECONDS, error.retry_seconds) * random.uniform(1, 1.5)
         if pause >= self.left_seconds():
-            raise error from failure
+            raise error
         return pause

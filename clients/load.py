@@ -1,7 +1,8 @@
 """`emojinet load`: an open-loop load, and what the server made of it.
 
 Every call is sent when it is due, whatever became of the others, and costs about 0.35 ms of CPU:
-requests are serialised beforehand, and answers are only looked into when all is over.
+requests are serialised beforehand, and answers are only looked into when all is over. With a
+`Throttle`, calls to a server that refuses most of them are kept back, as our clients do it.
 
     made = requests([jpeg], rng)
     calls = plan(poisson(steps([50, 100], 30), rng), lambda: rng.choice(made), rng)
@@ -30,6 +31,7 @@ from clients import arrivals, options, pictures
 from clients.arrivals import constant, poisson
 from clients.client import DEFAULT_SERVER, from_rpc, suggest_request, unreachable
 from clients.report import Kind, Outcome, Report
+from clients.throttle import Throttle
 from emojinet.v1 import error_reason_pb2 as reasons
 from emojinet.v1 import inference_service_pb2 as pb
 from services.shared import errors, photographs
@@ -97,6 +99,7 @@ async def run(
     *,
     connections: int = 4,
     connect_seconds: float = CONNECT_SECONDS,
+    throttle: Throttle | None = None,
 ) -> Report:
     """Makes every call when it is due, and reports what became of them all.
 
@@ -105,6 +108,7 @@ async def run(
         calls: in order of time, at least one.
         connections: over which they are spread, as those of many callers would be.
         connect_seconds: how long these may take, before the first call.
+        throttle: keeps calls from being sent, as in our clients.
 
     Raises:
         ServerUnreachable: nothing answers there at the start.
@@ -117,7 +121,8 @@ async def run(
         except TimeoutError:
             raise unreachable(server) from None
         cpu, wall = time.process_time(), time.perf_counter()
-        answers = await _answers(list(calls), [c.unary_unary(METHOD, None, None) for c in channels])
+        sends = [channel.unary_unary(METHOD, None, None) for channel in channels]
+        answers = await _answers(list(calls), sends, throttle)
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     return Report(map(_outcome, answers), cpu, wall)
 
@@ -132,18 +137,26 @@ def _channel(server: str) -> grpc.aio.Channel:
     )
 
 
-async def _answers(calls: Iterable[Call], sends: Sequence[_Send]) -> list[_Answer]:
+async def _answers(
+    calls: Iterable[Call], sends: Sequence[_Send], throttle: Throttle | None
+) -> list[_Answer]:
     loop = asyncio.get_running_loop()
     answers: list[_Answer] = []
     start = loop.time()
     async with asyncio.TaskGroup() as group:
         for call, send in zip(calls, cycle(sends), strict=False):
             await asyncio.sleep(max(0.0, start + call.at - loop.time()))
-            group.create_task(_make(call, send, start, answers))
+            if throttle and throttle.refusal():
+                lag = loop.time() - start - call.at
+                answers.append(_Answer(call, lag, lag, Kind.THROTTLED))
+            else:
+                group.create_task(_make(call, send, start, answers, throttle))
     return answers
 
 
-async def _make(call: Call, send: _Send, start: float, answers: list[_Answer]) -> None:
+async def _make(
+    call: Call, send: _Send, start: float, answers: list[_Answer], throttle: Throttle | None
+) -> None:
     loop = asyncio.get_running_loop()
     due = start + call.at
     lag = loop.time() - due
@@ -163,6 +176,8 @@ async def _make(call: Call, send: _Send, start: float, answers: list[_Answer]) -
             raise
         came = Kind.CANCELLED
     answers.append(_Answer(call, lag, loop.time() - due, came))
+    if throttle:
+        throttle.observe(from_rpc(came, "") if isinstance(came, grpc.aio.AioRpcError) else None)
 
 
 def _outcome(answer: _Answer) -> Outcome:
@@ -229,6 +244,9 @@ def load(
     bulk: Annotated[float, _share(help="Share of calls of bulk priority.")] = 0.0,
     images_per_call: Annotated[int, typer.Option(min=1, max=64)] = 1,
     connections: Annotated[int, typer.Option(min=1, max=1000)] = 4,
+    throttled: Annotated[
+        bool, typer.Option("--throttle", help="Send less to a busy server, as our clients do.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of all that is random; the same gives the same.")] = 0,
     json: Annotated[
         Path | None, typer.Option(metavar="FILE|-", help="Also the figures, as JSON.")
@@ -255,7 +273,8 @@ def load(
         out = _json_file(json, stack)
         plot = _png_file(png, stack)
         options.say(f"{len(schedule):,} calls in {schedule[-1]:.0f} s to {server} …")
-        report = asyncio.run(run(server, calls, connections=connections))
+        throttle = Throttle() if throttled else None
+        report = asyncio.run(run(server, calls, connections=connections, throttle=throttle))
         report.print(Console(stderr=out is sys.stdout))
         if out:
             print(dumps(report.figures(), indent=1), file=out)

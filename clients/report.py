@@ -32,6 +32,7 @@ class Kind(StrEnum):
     REFUSED = "refused"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    THROTTLED = "throttled"  # kept back, since the server refuses most
     UNSENT = "unsent"  # the tool came to it after its deadline
 
 
@@ -66,7 +67,7 @@ class Report:
         """Everything measured, as for JSON."""
         counts = {kind.value: self.count(kind) for kind in Kind}
         offered = len(self.outcomes)
-        sent = offered - counts[Kind.UNSENT]
+        sent = offered - counts[Kind.UNSENT] - counts[Kind.THROTTLED]
         lags = sorted(outcome.lag for outcome in self.outcomes)
         return {
             "seconds": round(self.seconds, 3),

@@ -57,6 +57,7 @@ from emojinet.v1 import error_reason_pb2 as reasons
 
 Detail = TypeVar("Detail", error_details_pb2.ErrorInfo, error_details_pb2.RetryInfo)
 DOMAIN = "emojinet"
+PUSHBACK = "grpc-retry-pushback-ms"
 MAX_RETRY_SECONDS = 86_400.0
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -357,7 +358,10 @@ async def abort(context: "grpc.aio.ServicerContext[Any, Any]", error: EmojinetEr
     """Ends the RPC with the status of `error`; never returns."""
     facts = tuple(error.metadata.items())
     status = _status(type(error), str(error), error.retry_seconds, facts)  # type: ignore[arg-type]
-    await context.abort(status.code, status.details, status.trailing_metadata)
+    trailers = status.trailing_metadata
+    if error.retry_seconds is not None:  # for clients that know gRPC's own word for it (gRFC A6)
+        trailers = (*trailers, (PUSHBACK, str(round(error.retry_seconds * 1000))))
+    await context.abort(status.code, status.details, trailers)
 
 
 # Under overload thousands of refusals say the same, and have to cost next to nothing.

@@ -14,6 +14,7 @@ from clients.arrivals import Segment, constant
 from clients.cli import main
 from clients.load import Call, plan, requests, run
 from clients.report import Kind, Outcome, Report, percentiles
+from clients.throttle import Throttle
 from emojinet.v1 import inference_service_pb2 as pb
 from services.shared import errors
 from tests.clients.commandline import emojinet
@@ -43,6 +44,7 @@ async def test_every_call_is_sent_and_what_became_of_it_is_counted() -> None:
         Kind.REFUSED: 25,
         Kind.FAILED: 25,
         Kind.CANCELLED: 0,
+        Kind.THROTTLED: 0,
         Kind.UNSENT: 0,
     }
     assert report.figures()["why"] == {
@@ -248,3 +250,16 @@ def test_wrong_use_is_told_in_one_line(
     assert out == ""
     (line,) = err.splitlines()
     assert named in line
+
+
+async def test_a_throttle_keeps_calls_back_from_a_server_that_refuses_them() -> None:
+    def before(number: int, context: Any) -> None:
+        fail(context, errors.Overloaded("Others are ahead.", retry_seconds=0.5))
+
+    with Standin(before=before) as server:
+        report = await run(server.address, every(0.002, 300), throttle=Throttle())
+
+    kept = report.count(Kind.THROTTLED)
+    assert kept > 150
+    assert report.count(Kind.REFUSED) == 300 - kept == len(server.requests)
+    assert report.figures()["sent"] == 300 - kept
