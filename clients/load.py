@@ -138,7 +138,7 @@ def _channel(server: str) -> grpc.aio.Channel:
 
 
 async def _answers(
-    calls: Iterable[Call], sends: Sequence[_Send], throttle: Throttle | None
+    calls: Iterable[Call], sends: Sequence[_Send], throttle: Throttle | None = None
 ) -> list[_Answer]:
     loop = asyncio.get_running_loop()
     answers: list[_Answer] = []

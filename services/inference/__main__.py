@@ -15,10 +15,13 @@ from prometheus_client import CollectorRegistry
 
 from emojinet.v1 import inference_service_pb2 as pb
 from emojinet.v1 import inference_service_pb2_grpc as rpc
+from inference import grpc_service_pb2 as oip_pb
+from inference import grpc_service_pb2_grpc as oip_rpc
 from services.inference import live
 from services.inference.backends import timed
 from services.inference.gate import Gate, cores
 from services.inference.metrics import Metrics
+from services.inference.oip.servicer import OpenInference
 from services.inference.server import InferenceService, Serving
 from services.shared import harness, model
 from services.shared.decoders import Decoders
@@ -26,6 +29,7 @@ from services.shared.errors import EmojinetError
 from services.shared.worker import WorkerDied, WorkerFailed
 
 SERVICE = pb.DESCRIPTOR.services_by_name["InferenceService"]
+OPEN_SERVICE = oip_pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 DRAIN_SECONDS = 30.0  # no admitted call may take longer; Kubernetes' grace has to exceed it
 
 log = logging.getLogger(__name__)
@@ -53,10 +57,12 @@ async def serve(options: Options) -> None:
     server, health = harness.new_server(boundary), harness.Health(SERVICE.full_name)
     service = InferenceService(Decoders(cores()))
     rpc.add_InferenceServiceServicer_to_server(service, server)
+    oip_rpc.add_GRPCInferenceServiceServicer_to_server(OpenInference(service), server)
     health.add_to(server)
     if options.reflection:
-        names = (SERVICE.full_name, "grpc.health.v1.Health", reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
+        ours = (SERVICE.full_name, OPEN_SERVICE.full_name)
+        others = ("grpc.health.v1.Health", reflection.SERVICE_NAME)
+        reflection.enable_server_reflection((*ours, *others), server)
     port = harness.bind(server, options.host, options.port)
     servers = [server]
     if options.health_port is not None:
@@ -105,7 +111,8 @@ async def _load(
         service.decoders.start(), Gate(first, options.backend, options.precision).start()
     )
     metrics = Metrics(registry)
-    boundary.count_in(registry, [method.name for method in SERVICE.methods])
+    methods = [*SERVICE.methods, *OPEN_SERVICE.methods]
+    boundary.count_in(registry, [method.name for method in methods])
     service.decoders.open(metrics.queues)
 
     def open_gate(gate: Gate) -> Serving:

@@ -25,11 +25,14 @@ class Admission:
     def __init__(self, decoders: Decoders, gate: Gate, metrics: Metrics) -> None:
         self._decoders, self._gate, self._metrics = decoders, gate, metrics
 
-    def admit(self, costs: Sequence[float], priority: Priority, deadline: float) -> None:
+    def admit(
+        self, costs: Sequence[float], priority: Priority, deadline: float, *, decoded: bool = False
+    ) -> None:
         """Lets images pass whose decoding should take `costs` seconds each.
 
         Args:
             deadline: of the request, on `time.monotonic`.
+            decoded: they have been, and go to the device at once.
 
         Raises:
             DeadlineTooShort: even an idle server would be late.
@@ -44,7 +47,7 @@ class Admission:
                 f"leaves {max(0.0, left) * 1000:.0f} ms. Set a longer one.",
                 neededMilliseconds=f"{idle * 1000:.0f}",
             )
-        finish = self._finish_seconds(costs, priority)
+        finish = self._finish_seconds(costs, priority, decoded)
         promised = left * (1 - RESERVE)
         if finish > promised and finish > idle * (1 + RESERVE):
             self._count(len(costs), "overloaded", priority)
@@ -54,12 +57,14 @@ class Admission:
         compute = max(self._gate.image_seconds, len(costs) / self._gate.capacity)
         return self._decoders.seconds(costs) + compute
 
-    def _finish_seconds(self, costs: Sequence[float], priority: Priority) -> float:
+    def _finish_seconds(self, costs: Sequence[float], priority: Priority, decoded: bool) -> float:
         """Two stages, one after the other: the later of them decides."""
         decoding, device = self._decoders.ordinary, self._gate.queue
         one = self._gate.image_seconds * device.pace.factor
-        ahead = decoding.count_ahead(priority) + decoding.busy
         each = device.pace.factor / self._gate.capacity
+        if decoded:
+            return max(one, device.ahead_seconds(priority) + len(costs) * each)
+        ahead = decoding.count_ahead(priority) + decoding.busy
         return max(
             self._decoders.seconds(costs, priority) + one,
             device.ahead_seconds(priority) + (ahead + len(costs)) * each,

@@ -119,13 +119,14 @@ class Gate:
             start += SIZE.size + SIZE.unpack_from(served.reply, start)[0]
         (length,) = SIZE.unpack_from(served.reply, start)
         values = np.frombuffer(served.reply, "<f4", length // 4, start + SIZE.size)
-        logits_K, rest = np.split(values, [self.model.outputs])
-        embedding_F, evidence = np.split(rest, [self.model.architecture.features * ask.embedding])
-        edge = math.isqrt(len(evidence))
+        ends = self.model.outputs, self.model.outputs + self.model.architecture.features
+        logits_K, rest = values[: ends[0]], values[ends[ask.embedding] :]
+        embedding_F = values[ends[0] : ends[1]]
+        edge = math.isqrt(len(rest))
         return Seen(
             self.model.probabilities(logits_K[None])[0],
             embedding_F if ask.embedding else None,
-            evidence.reshape(edge, edge) if ask.explain >= 0 else None,
+            rest.reshape(edge, edge) if ask.explain >= 0 else None,
             served,
         )
 

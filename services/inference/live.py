@@ -14,7 +14,7 @@ from pathlib import Path
 from services.inference.metrics import Metrics
 from services.inference.server import InferenceService, Serving
 from services.shared import model, registry
-from services.shared.errors import BadModel, EmojinetError
+from services.shared.errors import BadModel, EmojinetError, StorageFailed
 from services.shared.worker import WorkerDied, WorkerFailed
 
 Stamp = frozenset[tuple[str, int, int, int]]
@@ -28,6 +28,7 @@ async def first_model(folder: Path | None, root: Path) -> model.Model:
 
     Raises:
         BadModel: the folder asked for, or the registry's live model, is not usable.
+        StorageFailed: the starter cannot be written.
     """
     if folder is not None:
         return model.load(folder)
@@ -46,7 +47,14 @@ async def _build_starter(root: Path) -> None:
     arguments = ["-m", "services.shared.starter", str(root)]
     builder = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=2)
     try:
-        if await builder.wait():
+        status = await builder.wait()
+        if status == os.EX_IOERR:
+            raise StorageFailed(
+                f"The starter cannot be written to {root}, as said above. Free space, mend the "
+                "disk, or choose another --data.",
+                path=str(root),
+            )
+        if status:
             raise BadModel(
                 "The starter could not be built. Is the extra there? pip install "
                 "'emojinet[trainer]'; or name a model's folder with --model.",

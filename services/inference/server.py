@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -13,6 +13,7 @@ from emojinet.v1 import model_pb2
 from services.inference.admission import Admission
 from services.inference.gate import Ask, Gate, Seen
 from services.inference.metrics import Metrics
+from services.inference.statistics import Statistics
 from services.shared import errors, saliency
 from services.shared.decoders import Decoders, View
 from services.shared.model import Model
@@ -35,7 +36,7 @@ class Serving:
     """One model being served, and who still waits for it: what a swap exchanges whole."""
 
     def __init__(self, decoders: Decoders, gate: Gate, metrics: Metrics) -> None:
-        self.gate, self.model = gate, gate.model
+        self.decoders, self.gate, self.model = decoders, gate, gate.model
         self.admission = Admission(decoders, gate, metrics)
         self.label = model_pb2.ServedModel(
             name=gate.model.name,
@@ -43,13 +44,15 @@ class Serving:
             backend=gate.backend,
             precision=gate.precision,
         )
+        self.statistics = Statistics()
         self.in_flight = 0
         self._metrics = metrics
 
     def observe(self, seconds: dict[str, float], batch_size: int) -> None:
         """Tells Prometheus where the time of one answered image went."""
         for stage, name in (("decode", "decode"), ("device", "compute"), ("total", "total")):
-            self._metrics.stage_seconds.labels(stage).observe(seconds[name])
+            if name in seconds:
+                self._metrics.stage_seconds.labels(stage).observe(seconds[name])
         self._metrics.batch_size.observe(batch_size)
 
 
@@ -82,7 +85,7 @@ class InferenceService(rpc.InferenceServiceServicer):
     async def GetServedModel(
         self, request: pb.GetServedModelRequest, context: Context
     ) -> pb.GetServedModelResponse:
-        serving = self._served()
+        serving = self.served()
         return pb.GetServedModelResponse(
             model=serving.label, emoji=serving.model.vocabulary.emoji, card=serving.model.card
         )
@@ -90,18 +93,19 @@ class InferenceService(rpc.InferenceServiceServicer):
     async def _suggest(
         self, request: pb.SuggestRequest, priority: Priority, context: Context
     ) -> pb.SuggestResponse:
-        arrived = time.monotonic()
-        left = context.time_remaining()
-        patience = PATIENCE_SECONDS if left is None else min(left, MAX_PATIENCE_SECONDS)
-        serving = self._served()
-        call = Call(request, serving, self.decoders, priority, arrived, arrived + patience)
-        serving.in_flight += 1
-        try:
-            return pb.SuggestResponse(results=await call.results(), model=serving.label)
-        finally:
-            serving.in_flight -= 1
+        serving = self.served()
+        _check(request, serving.model)
+        ask = Ask(request.include_embedding, _explained(request.explain_emoji, serving.model))
+        with Call(serving, ask, priority, patience_seconds(context)) as call:
+            results = await call.pictures(
+                [image.content for image in request.images],
+                lambda seen, view: _result(request, call, seen, view),
+                lambda index, error: _refusal(call, error),
+            )
+            return pb.SuggestResponse(results=results, model=serving.label)
 
-    def _served(self) -> Serving:
+    def served(self) -> Serving:
+        """What answers now; raises Draining or NoModel when nothing does."""
         if self.draining:
             raise errors.Draining("This server is shutting down. Another one will answer.")
         if self.serving is None:
@@ -110,99 +114,150 @@ class InferenceService(rpc.InferenceServiceServicer):
 
 
 class Call:
-    """One request on its way; each image has its own fate."""
+    """One request on its way through admission, decoders and gate; each picture has its own fate.
+
+    A context: the model is not swapped away before it is left.
+    """
 
     def __init__(
-        self,
-        request: pb.SuggestRequest,
-        serving: Serving,
-        decoders: Decoders,
-        priority: Priority,
-        arrived: float,
-        deadline: float,
+        self, serving: Serving, ask: Ask, priority: Priority, patience_seconds: float
     ) -> None:
-        self._request, self._serving, self._decoders = request, serving, decoders
-        self._priority, self._arrived, self._deadline = priority, arrived, deadline
-        _check(request, serving.model)
-        self._ask = Ask(request.include_embedding, _explained(request.explain_emoji, serving.model))
+        self.serving, self.ask, self.arrived = serving, ask, time.monotonic()
+        self._priority, self._deadline = priority, self.arrived + patience_seconds
+        self._slowest: dict[str, float] | None = None
 
-    async def results(self) -> list[pb.SuggestResult]:
-        """One for each image, in order. Raises what concerns the call as a whole."""
-        costs = [self._cost(image.content) for image in self._request.images]
-        sound = [cost for cost in costs if isinstance(cost, float)]
-        if sound:
-            self._serving.admission.admit(sound, self._priority, self._deadline)
-        ones = [self._one(i.content, c) for i, c in zip(self._request.images, costs, strict=True)]
-        if len(ones) == 1:
-            return [await ones[0]]
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one) for one in ones]
-        except* errors.EmojinetError as failures:
-            raise failures.exceptions[0] from None
-        return [task.result() for task in tasks]
+    def __enter__(self) -> "Call":
+        self.serving.in_flight += 1
+        return self
 
-    def _cost(self, content: bytes) -> float | errors.ImageError:
-        try:
-            return self._decoders.check(content)
-        except errors.ImageError as error:
-            return error
+    def __exit__(
+        self, kind: type[BaseException] | None, failure: BaseException | None, trace: object
+    ) -> None:
+        self.serving.in_flight -= 1
+        statistics = self.serving.statistics
+        if failure is None and self._slowest is not None:
+            statistics.succeed(self._slowest, self.age_seconds())
+        else:
+            statistics.fail.add(self.age_seconds())
 
-    async def _one(self, content: bytes, cost: float | errors.ImageError) -> pb.SuggestResult:
-        if isinstance(cost, errors.ImageError):
-            return self._refuse(cost)
-        model = self._serving.model
-        try:
-            view = await self._decoders.view(
-                content,
-                cost_seconds=cost,
-                preprocessing=model.preprocessing,
-                priority=self._priority,
-                deadline=self._deadline - self._serving.gate.image_seconds,
-            )
-        except (errors.ImageError, errors.Internal) as error:
-            return self._refuse(error)
-        gate = self._serving.gate
-        seen = await gate.look(view.rgb, self._ask, self._priority, self._deadline)
-        return self._answer(view, seen)
+    def age_seconds(self) -> float:
+        """How long ago the request arrived."""
+        return time.monotonic() - self.arrived
 
-    def _refuse(self, error: errors.EmojinetError) -> pb.SuggestResult:
-        result = pb.SuggestResult(error=errors.to_proto(error))
-        result.timing.total.FromNanoseconds(int((time.monotonic() - self._arrived) * 1e9))
-        return result
+    async def pictures(
+        self,
+        contents: Sequence[bytes],
+        answer: Callable[[Seen, View], A],
+        refuse: Callable[[int, errors.EmojinetError], A],
+    ) -> list[A]:
+        """For each encoded picture what `answer` makes of it, or `refuse` of what is wrong with it.
 
-    def _answer(self, view: View, seen: Seen) -> pb.SuggestResult:
-        result = pb.SuggestResult()
-        request, known = self._request, self._serving.model.vocabulary
-        best = ranked(
-            known,
-            seen.probabilities_K,
-            most=request.max_suggestions,
-            least=request.min_probability,
-        )
-        result.suggestions.suggestions.extend(best)
-        if seen.embedding_F is not None:
-            result.suggestions.embedding.extend(seen.embedding_F)
-        if seen.evidence_hw is not None:
-            explained = result.suggestions.saliency
-            explained.emoji = known.emoji[self._ask.explain]
-            explained.png = saliency.to_png(
-                seen.evidence_hw, self._serving.model.preprocessing.size_px
-            )
-            left, top, right, bottom = view.box
-            explained.box.MergeFrom(pb.Box(left=left, top=top, right=right, bottom=bottom))
+        Raises what concerns the call as a whole, and what the two raise.
+        """
+        costs: dict[int, float] = {}
+        fates: dict[int, A] = {}
+        for index, content in enumerate(contents):
+            try:
+                costs[index] = self.serving.decoders.check(content)
+            except errors.ImageError as error:
+                fates[index] = refuse(index, error)
+        if costs:
+            self.serving.admission.admit(list(costs.values()), self._priority, self._deadline)
+
+        async def one(index: int, cost: float) -> A:
+            try:
+                view = await self._view(contents[index], cost)
+            except (errors.ImageError, errors.Internal) as error:
+                return refuse(index, error)
+            return answer(await self._look(view.rgb), view)
+
+        sound = await _together([one(index, cost) for index, cost in costs.items()])
+        fates |= zip(costs, sound, strict=True)
+        return [fates[index] for index in range(len(contents))]
+
+    async def squares(self, rgbs: Sequence[bytes], answer: Callable[[Seen], A]) -> list[A]:
+        """The same for what has been decoded already, and cut as the model wants it."""
+        costs = [0.0] * len(rgbs)
+        self.serving.admission.admit(costs, self._priority, self._deadline, decoded=True)
+
+        async def one(rgb: bytes) -> A:
+            return answer(await self._look(rgb))
+
+        return await _together([one(rgb) for rgb in rgbs])
+
+    def account(self, seen: Seen, view: View | None = None) -> dict[str, float]:
+        """Where the time of one answered image went, for its caller; tells the metrics, too."""
         seconds = {
-            "decode_wait": view.served.waited_seconds,
-            "decode": view.served.worked_seconds,
             "queue_wait": seen.served.waited_seconds,
             "compute": seen.served.worked_seconds,
-            "total": time.monotonic() - self._arrived,
+            "total": self.age_seconds(),
         }
-        for name, value in seconds.items():
-            getattr(result.timing, name).FromNanoseconds(int(value * 1e9))
-        result.timing.batch_size = seen.served.batch_size
-        self._serving.observe(seconds, seen.served.batch_size)
-        return result
+        if view is not None:
+            seconds["decode_wait"] = view.served.waited_seconds
+            seconds["decode"] = view.served.worked_seconds
+        self.serving.observe(seconds, seen.served.batch_size)
+        if self._slowest is None or seconds["total"] > self._slowest["total"]:
+            self._slowest = seconds
+        return seconds
+
+    async def _view(self, content: bytes, cost: float) -> View:
+        return await self.serving.decoders.view(
+            content,
+            cost_seconds=cost,
+            preprocessing=self.serving.model.preprocessing,
+            priority=self._priority,
+            deadline=self._deadline - self.serving.gate.image_seconds,
+        )
+
+    async def _look(self, rgb: bytes) -> Seen:
+        return await self.serving.gate.look(rgb, self.ask, self._priority, self._deadline)
+
+
+def patience_seconds(context: Context) -> float:
+    """How long the caller will wait."""
+    left = context.time_remaining()
+    return PATIENCE_SECONDS if left is None else min(left, MAX_PATIENCE_SECONDS)
+
+
+async def _together(ones: Sequence[Coroutine[Any, Any, A]]) -> list[A]:
+    """What all of them return; the first failure is raised, and ends the others."""
+    if len(ones) == 1:
+        return [await ones[0]]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one) for one in ones]
+    except* errors.EmojinetError as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+def _refusal(call: Call, error: errors.EmojinetError) -> pb.SuggestResult:
+    result = pb.SuggestResult(error=errors.to_proto(error))
+    result.timing.total.FromNanoseconds(int(call.age_seconds() * 1e9))
+    return result
+
+
+def _result(request: pb.SuggestRequest, call: Call, seen: Seen, view: View) -> pb.SuggestResult:
+    result, model = pb.SuggestResult(), call.serving.model
+    best = ranked(
+        model.vocabulary,
+        seen.probabilities_K,
+        most=request.max_suggestions,
+        least=request.min_probability,
+    )
+    result.suggestions.suggestions.extend(best)
+    if seen.embedding_F is not None:
+        result.suggestions.embedding.extend(seen.embedding_F)
+    if seen.evidence_hw is not None:
+        explained = result.suggestions.saliency
+        explained.emoji = model.vocabulary.emoji[call.ask.explain]
+        explained.png = saliency.to_png(seen.evidence_hw, model.preprocessing.size_px)
+        left, top, right, bottom = view.box
+        explained.box.MergeFrom(pb.Box(left=left, top=top, right=right, bottom=bottom))
+    for name, seconds in call.account(seen, view).items():
+        getattr(result.timing, name).FromNanoseconds(int(seconds * 1e9))
+    result.timing.batch_size = seen.served.batch_size
+    return result
 
 
 def _explained(emoji: str, model: Model) -> int:

@@ -36,6 +36,7 @@ from services.shared.queue import internal
 MAX_MESSAGE_BYTES = 16 << 20
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
 READY, LIVE = "ready", "live"
+CONTRACTS = ("/emojinet.", "/inference.")  # the methods that are bounded and counted
 CONNECTION_AGE_MS = 20_000  # so that clients find replicas that are new
 Handler = Callable[[Any, "grpc.aio.ServicerContext[Any, Any]"], Any]
 Opening = Callable[[CollectorRegistry, AsyncExitStack], Awaitable[None]]
@@ -269,9 +270,9 @@ class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         details: grpc.HandlerCallDetails,
     ) -> Any:
-        """Wraps the handlers of our own services; health and reflection are left alone."""
+        """Wraps the handlers of the services; health and reflection are left alone."""
         handler = await continuation(details)
-        if handler is None or not details.method.startswith("/emojinet."):
+        if handler is None or not details.method.startswith(CONTRACTS):
             return handler
         method = details.method.rsplit("/", 1)[1]
         if handler.unary_unary:

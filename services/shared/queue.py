@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
 from itertools import count
 
 import stamina
@@ -99,6 +100,8 @@ class QueueMetrics:
         )
 
         self._queues: dict[str, list[Queue]] = {}
+        # To find a series by its labels costs more than to count in it.
+        self.wait_of, self.busy_of = cache(self.wait.labels), cache(self.busy.labels)
 
     def show(self, queue: "Queue") -> None:
         """Makes every series of the queue appear, at zero where nothing has happened yet.
@@ -106,9 +109,9 @@ class QueueMetrics:
         Several queues may share a stage: two lanes, or the old model's and the new one's.
         """
         for priority in Priority:
-            self.busy.labels(queue.stage, priority)
+            self.busy_of(queue.stage, priority)
             for outcome in ("served", "expired", "cancelled", "shed", "error"):
-                self.wait.labels(queue.stage, outcome, priority)
+                self.wait_of(queue.stage, outcome, priority)
         together = self._queues.setdefault(queue.stage, [])
         together.append(queue)
         self.oldest.labels(queue.stage).set_function(
@@ -164,6 +167,8 @@ class Queue:
         limit: Callable[[float], float] = lambda expected: 10.0 + 20 * expected,
     ) -> None:
         self.stage, self.slots, self.pace = stage, slots, Pace()
+        self.batches: dict[int, tuple[int, float]] = {}
+        """By size: how many batches have run, and the seconds that they took in all."""
         self._start, self._metrics, self._relative, self._limit = start, metrics, relative, limit
         self._lines = {priority: Line() for priority in Priority}
         self._running: dict[int, float] = {}  # slot -> when its batch should be done
@@ -253,14 +258,14 @@ class Queue:
 
     def observe_shed(self, priority: Priority) -> None:
         """Counts work that was refused before it could join the line."""
-        self._metrics.wait.labels(self.stage, "shed", priority).observe(0.0)
+        self._metrics.wait_of(self.stage, "shed", priority).observe(0.0)
 
     def _waiting_bytes(self) -> int:
         return sum(line.size_bytes for line in self._lines.values())
 
     def _observe(self, work: Work, outcome: str, until: float | None = None) -> float:
         waited = (until or time.monotonic()) - work.arrived
-        self._metrics.wait.labels(self.stage, outcome, work.priority).observe(waited)
+        self._metrics.wait_of(self.stage, outcome, work.priority).observe(waited)
         return waited
 
     async def _slot(self, slot: int, worker: Worker) -> None:
@@ -331,14 +336,16 @@ class Queue:
     def _account(self, batch: Sequence[Work], expected: float, worked: float) -> None:
         self.pace.observe(expected, worked)
         for work in batch:
-            self._metrics.busy.labels(self.stage, work.priority).inc(worked / len(batch))
+            self._metrics.busy_of(self.stage, work.priority).inc(worked / len(batch))
 
     def _deliver(self, batch: Sequence[Work], reply: bytes, started: float) -> None:
-        worked = time.monotonic() - started
+        worked, size = time.monotonic() - started, len(batch)
+        ran, seconds = self.batches.get(size, (0, 0.0))
+        self.batches[size] = ran + 1, seconds + worked
         for index, work in enumerate(batch):
             waited = self._observe(work, "served", started)
             if not work.done.done():
-                work.done.set_result(Served(reply, index, len(batch), waited, worked))
+                work.done.set_result(Served(reply, index, size, waited, worked))
 
     def _fail(self, batch: Sequence[Work], error: Exception, started: float) -> None:
         for work in batch:

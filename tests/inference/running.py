@@ -10,14 +10,20 @@ from prometheus_client import CollectorRegistry
 
 from emojinet.v1 import inference_service_pb2 as pb
 from emojinet.v1 import inference_service_pb2_grpc as rpc
+from inference import grpc_service_pb2 as oip_pb
+from inference import grpc_service_pb2_grpc as oip_rpc
 from services.inference import live
 from services.inference.gate import Gate
 from services.inference.metrics import Metrics
+from services.inference.oip.servicer import OpenInference
 from services.inference.server import InferenceService, Serving
 from services.shared import harness, model
 from services.shared.decoders import Decoders
 
-METHODS = [m.name for m in pb.DESCRIPTOR.services_by_name["InferenceService"].methods]
+METHODS = [
+    *pb.DESCRIPTOR.services_by_name["InferenceService"].methods_by_name,
+    *oip_pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name,
+]
 
 
 @dataclass
@@ -26,6 +32,7 @@ class Running:
 
     address: str
     stub: rpc.InferenceServiceStub
+    oip: oip_rpc.GRPCInferenceServiceStub
     service: InferenceService
     metrics: Metrics
     registry: CollectorRegistry
@@ -47,6 +54,7 @@ async def inference(folder: Path, backend: str = "timed:5ms") -> AsyncIterator[R
     boundary, registry = harness.Boundary(), CollectorRegistry()
     server, service = harness.new_server(boundary), InferenceService(Decoders(1))
     rpc.add_InferenceServiceServicer_to_server(service, server)
+    oip_rpc.add_GRPCInferenceServiceServicer_to_server(OpenInference(service), server)
     port = harness.bind(server, "127.0.0.1", 0)
     await server.start()
     address = f"127.0.0.1:{port}"
@@ -55,8 +63,9 @@ async def inference(folder: Path, backend: str = "timed:5ms") -> AsyncIterator[R
         [("grpc.max_receive_message_length", 32 << 20), ("grpc.max_send_message_length", -1)],
     ) as channel:
         stub = rpc.InferenceServiceStub(channel)
+        oip = oip_rpc.GRPCInferenceServiceStub(channel)
         metrics = Metrics(registry)
-        running = Running(address, stub, service, metrics, registry)
+        running = Running(address, stub, oip, service, metrics, registry)
         await service.decoders.start()
         service.decoders.open(metrics.queues)
         boundary.count_in(registry, METHODS)

@@ -119,3 +119,8 @@ async def test_a_model_that_was_still_being_copied_is_served_when_it_is_whole(
             while running.service.serving.model.name != "slow":
                 await asyncio.sleep(0.05)
         following.cancel()
+
+
+async def test_a_registry_that_cannot_be_written_is_not_told_as_a_missing_extra() -> None:
+    with pytest.raises(errors.StorageFailed, match="cannot be written to /proc/none"):
+        await live.first_model(None, Path("/proc/none/registry"))

@@ -24,8 +24,10 @@ from clients.demo import free_port
 from emojinet.v1 import image_pb2
 from emojinet.v1 import inference_service_pb2 as pb
 from emojinet.v1 import inference_service_pb2_grpc as rpc
+from inference import grpc_service_pb2_grpc as oip_rpc
 from services.shared import registry
 from services.shared.photographs import installed
+from tests.inference.oip.requests import pictures
 
 CAT = next(path for path in installed() if path.name == "chelsea.png").read_bytes()
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -181,6 +183,14 @@ async def test_health_has_its_own_port_where_asked_for(tiny: Path) -> None:
             assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
+async def test_the_open_inference_protocol_is_spoken_on_the_same_port(tiny: Path) -> None:
+    async with program(f"--model={tiny}", "--backend=timed:20ms") as p:
+        await p.ready()
+        assert 'emojinet_requests_total{code="OK",method="ModelInfer"} 0.0' in p.metrics()
+        stub = oip_rpc.GRPCInferenceServiceStub(p.channel)
+        assert (await stub.ModelInfer(pictures(CAT), timeout=5)).model_name == "tiny"
+
+
 @pytest.mark.parametrize(("flags", "answers"), [((), False), (("--reflection",), True)])
 async def test_reflection_is_there_only_where_asked_for(
     tiny: Path, flags: tuple[str, ...], answers: bool
@@ -196,6 +206,7 @@ async def test_reflection_is_there_only_where_asked_for(
             async for response in stub.ServerReflectionInfo(iter([asked]), timeout=5):
                 names += [service.name for service in response.list_services_response.service]
         assert ("emojinet.v1.InferenceService" in names) == answers
+        assert ("inference.GRPCInferenceService" in names) == answers
 
 
 async def test_what_becomes_live_in_the_registry_is_served_and_what_is_broken_is_not(

@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import time
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -60,8 +61,10 @@ def kept(told: Told, folder: Path, seconds: float) -> dict[str, object]:
         (pictures / f"{number}.jpg").write_bytes(sample.jpeg)
     found = summary.figures(told, seconds)
     (folder / "result.json").write_text(json.dumps(found) + "\n")
-    with (folder / "summary.txt").open("w", encoding="utf-8") as file:
-        Console(file=file, width=COLUMNS).print(summary.view(told, folder, seconds))
+    page = StringIO()
+    Console(file=page, width=COLUMNS).print(summary.view(told, folder, seconds))
+    lines = (f"{line.rstrip()}\n" for line in page.getvalue().splitlines())
+    (folder / "summary.txt").write_text("".join(lines), encoding="utf-8")
     return found
 
 

@@ -16,7 +16,7 @@ from emojinet.v1 import trainer_service_pb2 as training
 from tests.loop.story import Told
 
 JUDGED = {  # the run's metric of each, and what each goes by
-    "prior": ("prior_top5", "says the most used, always"),
+    "prior": ("prior_top5", "always says the most used"),
     "starter": ("starter_top5", "knows things, and no post"),
     "trained": ("top5", "has learned from the posts"),
 }
@@ -126,7 +126,7 @@ def _files(told: Told, folder: Path) -> Table:
         "report": f"{run}/report.html",
         "model": told.model.uri,
         "logs": folder / "logs",
-        "this": folder / "summary.txt",
+        "summary": folder / "summary.txt",
     }
     table = columns("", "")
     for name, path in files.items():

@@ -37,7 +37,9 @@ export class Card {
     this.#part("h3").title = picture.name;
     this.#part(".remove").setAttribute("aria-label", `Remove ${picture.name}`);
     this.#on(".remove", () => onRemove(this));
-    this.#on(".again", () => this.#again());
+    this.element.addEventListener("click", ({ target }) => {
+      if (target.closest(".again")) this.#again();
+    });
     this.#on(".copy-all", () => this.#copyAll());
     this.#on(".share", () => this.#share());
     if (picture.preview) this.#frame.show(picture.preview, picture.name);
@@ -102,6 +104,8 @@ export class Card {
     this.#frame.note(this.#picture.note);
     if (!this.#picture.preview) this.#frame.blank();
     this.#part(".spent").textContent = "";
+    const before = this.#part(".failed"); // another failure is another panel: what is new does not move
+    before.replaceWith(before.cloneNode(true));
     this.#part(".mood").textContent = problem.mood;
     this.#part(".failed h4").textContent = problem.title;
     this.#part(".detail").textContent = problem.detail;
@@ -110,7 +114,7 @@ export class Card {
     this.#part(".again").textContent = problem.passes ? "Try now" : "Try again";
     const countdown = this.#part(".countdown");
     const seconds = secondsBefore(problem, this.#tries);
-    countdown.textContent = problem.passes && seconds === null ? "It was tried often enough. Try again when you like." : "";
+    countdown.textContent = problem.passes && seconds === null ? "No more tries by itself." : "";
     if (this.#tries === 1 || seconds === null) {
       say(`${this.#picture.name}: ${problem.title}. ${problem.detail}`);
     }
@@ -121,11 +125,10 @@ export class Card {
     this.#pause = new Pause(seconds, tick, () => this.#look());
   }
 
-  // By hand, the tries count anew; the focus must not fall off the page with the button.
+  // By hand, the tries count anew.
   #again() {
     this.#pause?.stop();
     this.#tries = 0;
-    this.#part(".remove").focus({ preventScroll: true });
     this.#look();
   }
 
@@ -182,6 +185,8 @@ export class Card {
   }
 
   #state(name) {
+    const isLosing = name !== "failed" && this.#part(".failed").contains(document.activeElement);
+    if (isLosing) this.#part(".remove").focus({ preventScroll: true });
     this.#part("article").setAttribute("aria-busy", String(name === "waiting"));
     this.#part(".waiting").hidden = name !== "waiting";
     this.#part(".suggestions").hidden = name !== "suggested";

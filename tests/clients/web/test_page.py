@@ -2,7 +2,8 @@
 
 import io
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -33,7 +34,8 @@ pytestmark = [pytest.mark.system, pytest.mark.asyncio(loop_scope="session")]
 PATHS = {path.stem: path for path in photographs.installed()}
 CAT = File("cat.png", PATHS["chelsea"].read_bytes())
 COFFEE = File("coffee.png", PATHS["coffee"].read_bytes())
-EXAMPLES = Path(__file__).parents[3] / "clients/web/static/examples"
+STATIC = Path(__file__).parents[3] / "clients/web/static"
+EXAMPLES = STATIC / "examples"
 
 
 def jpeg(width: int, height: int, *, orientation: int = 1) -> bytes:
@@ -80,21 +82,33 @@ async def test_a_picture_is_pasted_with_the_keyboard(browser: Browser, url: str)
         await expect(first_of(page)).to_have_text("🐱")
 
 
-@pytest.fixture(scope="module")
-def pictures() -> Iterator[str]:
-    """The address of a web server on an address that the page's server may ask."""
-    handler = partial(Silent, directory=str(EXAMPLES))
-    with ThreadingHTTPServer(("127.0.0.2", 0), handler) as server:
-        Thread(target=server.serve_forever).start()
-        yield f"http://127.0.0.2:{server.server_port}"
-        server.shutdown()
-
-
 class Silent(SimpleHTTPRequestHandler):
     """Serves files, and logs nothing."""
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+@contextmanager
+def http_serving(
+    where: tuple[str, int], handler: Callable[..., SimpleHTTPRequestHandler]
+) -> Iterator[str]:
+    """The URL of a web server of our own."""
+    with ThreadingHTTPServer(where, handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://{where[0]}:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Iterator[str]:
+    """The URL of a web server on an address that the page's server may ask."""
+    with http_serving(("127.0.0.2", 0), partial(Silent, directory=str(EXAMPLES))) as url:
+        yield url
 
 
 async def test_addresses_are_typed_pasted_and_dragged_and_their_picture_is_shown(

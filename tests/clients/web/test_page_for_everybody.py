@@ -1,7 +1,9 @@
 """The page for those who use a keyboard, a screen reader, a phone, or no JavaScript."""
 
 import re
+import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ from tests.clients.web.browser import (
     opened,
 )
 from tests.clients.web.moody import Moody, picture
-from tests.clients.web.test_page import CAT, COFFEE
+from tests.clients.web.test_page import CAT, COFFEE, STATIC, Silent, http_serving
 from tests.clients.web.test_serve import started
 
 pytestmark = [pytest.mark.system, pytest.mark.asyncio(loop_scope="session")]
@@ -160,6 +162,33 @@ async def test_nothing_moves_whatever_comes(
         await page.wait_for_timeout(300)
         width = await page.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert width <= 0  # nothing stands out to the side
+
+
+class Slow(Silent):
+    """Sends the pages in parts that a browser has time to draw, and the rest as it is."""
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/static/"):
+            self.path = self.path.removeprefix("/static")
+            super().do_GET()
+            return
+        page = (STATIC / {"/": "index.html"}.get(self.path, "service.html")).read_bytes()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        cut = page.index(b"<main")
+        for start, end in ((0, cut), *((n, n + 400) for n in range(cut, len(page), 400))):
+            self.wfile.write(page[start:end])
+            time.sleep(0.05)
+
+
+@pytest.mark.parametrize("path", ["/", "/service"])
+async def test_a_page_that_comes_slowly_does_not_move(path: str, browser: Browser) -> None:
+    handler = partial(Slow, directory=str(STATIC))
+    with http_serving(("127.0.0.1", 0), handler) as url:
+        async with opened(browser, f"{url}{path}") as page:
+            await expect(page.locator("h1")).to_be_visible()
+            await page.wait_for_timeout(100)
 
 
 @pytest.mark.parametrize(("path", "command"), [("/", "curl -F image=@"), ("/service", "curl ")])
