@@ -38,6 +38,9 @@ up: .venv/up ## Start everything on this machine; OFFSET=1000 moves all ports by
 down: .venv/up ## End everything that `make up` has started
 	@$(BIN)/python -m clients.cli down
 
+loop: $(READY) ## The whole story against the stand-in network, in minutes: posts, model, suggestions
+	@$(BIN)/python -m tests.loop
+
 test: $(READY) ## Run the tests that need nothing but Python packages
 	$(BIN)/pytest -m 'not system'
 
@@ -59,6 +62,16 @@ bench-starter: $(READY) ## Judge the starter on photographs it never saw; MORE=f
 
 bench-spine: $(READY) ## Measure the server against its bare limit, and in overload
 	$(BIN)/python -m tests.bench.spine
+
+bench-serving: $(READY) ## Measure the server against its bare limit, Mosec, LitServe and a naive server
+	$(BIN)/python -m tests.bench.serving
+
+bench-decode: $(READY) ## Measure the ways from a file to the model's square; MORE=folder adds photographs
+	$(BIN)/python -m services.trainer.photos data/photos
+	$(BIN)/python -m tests.bench.decode data/photos $(MORE)
+
+bench-backends: $(READY) ## Measure a forward pass on each backend, and whether it agrees
+	$(BIN)/python -m tests.bench.backends
 
 bench-crawl: $(READY) ## Measure what a stored picture costs, beside img2dataset
 	$(BIN)/python -m tests.bench.crawl
@@ -124,6 +137,7 @@ clean: ## End and remove everything that make has made, data included
 	test ! -x $(BIN)/emojinet || $(BIN)/emojinet down
 	rm -rf .venv data .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help .venv demo up down test test-system fuzz drawings bench-starter bench-spine bench-crawl \
+.PHONY: help .venv demo up down loop test test-system fuzz drawings bench-starter bench-spine bench-serving \
+	bench-decode bench-backends bench-crawl \
 	bench-duplicates bench-keep bench-storage bench-train bench-glyphs bench-photos bench-imbalance bench-page \
 	prove-crash prove-scale prove-resume prove-swap pictures lint protos protos-release clean
