@@ -15,6 +15,7 @@ import pytest
 from tests.clients.commandline import COMMAND, clean, emojinet
 from tests.clients.standin import Standin
 
+pytestmark = pytest.mark.system  # some wait for what takes seconds
 SOCKETS = 500
 
 
