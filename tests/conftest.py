@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +17,10 @@ from PIL import Image
 from services.shared import model, pixels, registry
 from services.shared.model import Architecture, Calibration, Preprocessing, Probes
 from services.shared.vocabulary import Vocabulary
+
+# A shell's background job is deaf to Ctrl-C, and so would be what tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(model.__file__).parent
 TINY_EMOJI = ("🍕", "🐕", "❤️", "🌅", "🚗")

@@ -46,7 +46,7 @@ def main(
     server.run(
         host="127.0.0.1",
         port=port,
-        num_api_servers=1 if tuned else None,
+        num_api_servers=2 if tuned else None,
         generate_client_file=False,
         log_level="error",
     )
