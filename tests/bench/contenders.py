@@ -52,6 +52,7 @@ class Server:
     def __init__(self, contender: Contender, port: int, workers: Path, metrics_port: int) -> None:
         self.contender, self.address = contender, f"127.0.0.1:{port}"
         self._workers, self._metrics_port = workers, metrics_port
+        self._seconds: dict[int, float] = {}
         command = [part.replace("METRICS", str(metrics_port)) for part in contender.command(port)]
         root = Path.cwd()
         variables = {
@@ -69,14 +70,13 @@ class Server:
         return self.contender.connect(self.address)
 
     def cpu_seconds(self) -> float:
-        """Used by the server by now, without its workers."""
-        total = 0.0
+        """Used by the server by now, without its workers; what has ended in between counts."""
         for process in self._tree():
             if not self._is_worker(process):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     times = process.cpu_times()
-                    total += times.user + times.system
-        return total
+                    self._seconds[process.pid] = times.user + times.system
+        return sum(self._seconds.values())
 
     def memory_mb(self) -> float:
         """Of all its processes; what they share counts once."""
