@@ -31,6 +31,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
+import psutil
 import typer
 from rich.console import Console
 
@@ -315,11 +316,13 @@ def main(
     model = looks()
     large = [picture for size in LARGE for picture in make(*size, 6)]
     run = Run(model, seconds, make(640, 480, 18), large, why_not_reduced(model))
-    began = time.monotonic()
+    began, before = time.monotonic(), psutil.cpu_times()
     for number in range(rounds):
         round_of(run)
         Console(stderr=True).print(f"round {number + 1} of {rounds} is done", style="dim")
     found = throughputs(run) | overloads(run) | latencies(run)
+    took = time.monotonic() - began
+    found["stolen_share"] = (psutil.cpu_times().steal - before.steal) / took / cores()
     found |= {"disagreements": disagreements(run), "rounds": rounds, "seconds": seconds}
     result = {name: rounded(value) for name, value in found.items()}
     facts = {
@@ -331,8 +334,7 @@ def main(
         "python": platform.python_version(),
         "pictures": f"640x480, {statistics.mean(map(len, run.small)) / 1000:.0f} KB; 2 and 4 "
         f"megapixels, {statistics.mean(map(len, run.large)) / 1000:.0f} KB",
-        "n": f"{rounds} rounds, {seconds:g} s for each load, "
-        f"{(time.monotonic() - began) / 60:.0f} minutes",
+        "n": f"{rounds} rounds, {seconds:g} s for each load, {took / 60:.0f} minutes",
         "reduced": run.reduced or "passes its gate here",
     }
     serving_tables.show(run.standings, Console(width=WIDTH))

@@ -1,6 +1,7 @@
 """The standings of `bench-serving` as tables and as a picture."""
 
 import json
+import math
 import statistics
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +14,11 @@ from rich.table import Table
 from tests.bench.standings import PHASES, Standing, share_ms
 
 Rows = list[list[str]]
-OVERLOAD_COLUMNS = ["server", "offered", "calls/s", "good/s", "least", "most", "p50, ms", "p99, ms"]
+
+
+def cell(value: float, digits: int = 1) -> str:
+    """A figure, or nothing where there is none."""
+    return "" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def closed_rows(standings: Mapping[str, Standing]) -> Iterator[list[str]]:
@@ -63,13 +68,17 @@ def open_rows(standings: Mapping[str, Standing]) -> Iterator[list[str]]:
                 what,
                 f"{statistics.median(one.offered for one in ones):.0f}",
                 *(f"{f(goods):.1f}" for f in (statistics.median, min, max)),
-                *(f"{share_ms(latencies, share):.1f}" for share in (0.5, 0.99)),
-                *(f"{share_ms(refusals, share):.1f}" for share in (0.5, 0.99)),
+                *(cell(share_ms(latencies, share)) for share in (0.5, 0.99)),
+                *(cell(share_ms(refusals, share)) for share in (0.5, 0.99)),
                 f"{statistics.median(one.recovery_seconds for one in ones):.2f}",
+                cell(statistics.median(one.wasted_share for one in ones), 3),
             ]
 
 
-OPEN_COLUMNS = [*OVERLOAD_COLUMNS, "refused p50", "refused p99", "recovery, s"]
+OPEN_COLUMNS = [
+    *("server", "offered", "calls/s", "good/s", "least", "most", "p50, ms", "p99, ms"),
+    *("refused p50", "refused p99", "recovery, s", "wasted"),
+]
 
 
 def tables(standings: Mapping[str, Standing]) -> list[tuple[str, list[str], Rows]]:

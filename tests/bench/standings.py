@@ -40,7 +40,7 @@ class Opened(NamedTuple):
     latencies: list[float]
     refusals: list[float]
     wasted_share: float
-    """Of device time: on what nobody got. 0 where it is not known."""
+    """Of device time: on what nobody got. NaN where it is not known."""
     recovery_seconds: float
     """From the end of the load to the last call that was not answered quickly."""
 
@@ -119,7 +119,7 @@ def opened(load: Load, offered: float, device_seconds: float) -> Opened:
         if outcome.at > load.seconds
         and (outcome.kind is not Kind.GOOD or outcome.latency > CALM_SECONDS)
     ]
-    wasted = 0.0
+    wasted = float("nan")
     if device_seconds:
         timings = (response(content).timing for _, content in load.good)
         used = sum(t.compute.ToNanoseconds() / 1e9 / t.batch_size for t in timings)
