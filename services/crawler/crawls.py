@@ -145,6 +145,9 @@ class Crawls:
             with contextlib.suppress(errors.StorageFailed):
                 metrics.queued.set(sum(self._frontier.pending(n, MANY) for n in self._at_work))
                 metrics.show(self._tools.web.quotas)
+            living = sum(not task.done() for task in self._tasks.values())
+            metrics.crawls.labels("running").set(len(self._at_work))
+            metrics.crawls.labels("paused").set(max(0, living - len(self._at_work)))
             await asyncio.sleep(MEASURE_SECONDS)
 
     # -- at work ----------------------------------------------------------------------------------

@@ -47,6 +47,14 @@ class Metrics:
             ["state"],
             registry=registry,
         )
+        self.crawls = Gauge(
+            "emojinet_crawls",
+            "Crawls that have not ended: at work, or waiting to be tried again.",
+            ["state"],
+            registry=registry,
+        )
+        for state in ("running", "paused"):
+            self.crawls.labels(state)
         self.queued, self.in_hand = depth.labels("queued"), depth.labels("in_hand")
         for source in NAMES.values():
             for verdict in Verdict:
