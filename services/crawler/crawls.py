@@ -45,6 +45,7 @@ class Crawls:
         for name in self._frontier.live():
             self._begin(name)
         self._measuring = asyncio.create_task(self._measure())
+        self._tools.metrics.show_crawls(lambda: len(self._at_work), self._waiting)
 
     async def start(self, request: pb.StartCrawlRequest) -> pb.Crawl:
         """A new crawl, at work from now on.
@@ -138,6 +139,10 @@ class Crawls:
             case _:
                 return BlueskySource(request.bluesky, self._tools.web)
 
+    def _waiting(self) -> int:
+        living = sum(not task.done() for task in list(self._tasks.values()))
+        return max(0, living - len(self._at_work))
+
     async def _measure(self) -> None:
         """Keeps the gauges of metrics up to date."""
         metrics = self._tools.metrics
@@ -145,9 +150,6 @@ class Crawls:
             with contextlib.suppress(errors.StorageFailed):
                 metrics.queued.set(sum(self._frontier.pending(n, MANY) for n in self._at_work))
                 metrics.show(self._tools.web.quotas)
-            living = sum(not task.done() for task in self._tasks.values())
-            metrics.crawls.labels("running").set(len(self._at_work))
-            metrics.crawls.labels("paused").set(max(0, living - len(self._at_work)))
             await asyncio.sleep(MEASURE_SECONDS)
 
     # -- at work ----------------------------------------------------------------------------------

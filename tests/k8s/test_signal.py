@@ -55,7 +55,11 @@ def test_a_restarted_process_counts_from_zero_again_and_nothing_jumps(tmp_path: 
             step = values[2:].partition("x")[0]
             series[name] = f"0+{step}x29 0+{step}x20"
     # The increase between the last scrape and the restart is lost: a twelfth.
-    expected = {WAIT: [(A, 0.01)], f"{DEMAND} > bool 0.5": [(A, 1)], f"{DEMAND} <= 0.6": [(A, 0.55)]}
+    expected = {
+        WAIT: [(A, 0.01)],
+        f"{DEMAND} > bool 0.5": [(A, 1)],
+        f"{DEMAND} <= 0.6": [(A, 0.55)],
+    }
     check(tmp_path, series, expected)
 
 
