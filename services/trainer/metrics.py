@@ -35,7 +35,7 @@ class Metrics:
         for account in ACCOUNTS:
             self._seconds.labels(account)
 
-    def show_runs(self, count: Callable[[states.State], int]) -> None:
+    def show_runs(self, count: Callable[[int], int]) -> None:
         """Tells from now on how many runs `count` finds in each state."""
         for state in states.State.values():
             if state != states.STATE_UNSPECIFIED:

@@ -96,7 +96,7 @@ class Runs:
         self._more = asyncio.Event()
         self._at_work: asyncio.Task[None] | None = None
         # Of a copy: a scrape looks from a thread of its own.
-        metrics.show_runs(lambda state: [r.state for r in list(self._runs.values())].count(state))
+        metrics.show_runs(lambda state: sum(r.state == state for r in list(self._runs.values())))
 
     @property
     def _folder(self) -> Path:

@@ -16,6 +16,7 @@ SCRAPE_SECONDS = 5
 STEPS = 12  # in a minute
 Labels = Mapping[str, str]
 Value = tuple[Labels, float]
+Expected = Mapping[str, Sequence[Value]]
 
 
 def rule_file() -> dict[str, Any]:
@@ -71,7 +72,7 @@ class Pod:
 
     def series(self) -> dict[str, str]:
         """What a scrape of it finds, every series from readiness on."""
-        found = {}
+        found: dict[str, str] = {}
         for priority in ("interactive", "bulk"):
             share = 1.0 if priority == self.priority else 0.0
             found |= self._waits(priority, share)
@@ -126,7 +127,7 @@ def named(metric: str, **labels: str) -> str:
 def check(
     folder: Path,
     series: Mapping[str, str],
-    expected: Mapping[str, Sequence[Value]],
+    expected: Expected,
     at: str = "3m",
     interval: str = f"{SCRAPE_SECONDS}s",
 ) -> None:

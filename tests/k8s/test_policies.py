@@ -262,7 +262,7 @@ def test_without_a_rule_nothing_goes_in_or_out(overlay: str) -> None:
 
 
 def test_only_the_crawler_reaches_the_internet_and_nothing_private() -> None:
-    reaching = {}
+    reaching: dict[str, list[tuple[Object, list[Object]]]] = {}
     for name, spec in policies("cpu").items():
         for rule in spec.get("egress", ()):
             assert rule.get("to"), f"{name} lets out to anywhere"

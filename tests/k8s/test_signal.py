@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.k8s.promtool import Pod, check, counter, gauge, named, rule_file, run
+from tests.k8s.promtool import Expected, Pod, check, counter, gauge, named, rule_file, run
 
 pytestmark = pytest.mark.system
 WAIT, DEMAND = "pod:emojinet_queue_wait:seconds", "pod:emojinet_demand:ratio"
@@ -55,7 +55,7 @@ def test_a_restarted_process_counts_from_zero_again_and_nothing_jumps(tmp_path: 
             step = values[2:].partition("x")[0]
             series[name] = f"0+{step}x29 0+{step}x20"
     # The increase between the last scrape and the restart is lost: a twelfth.
-    expected = {
+    expected: Expected = {
         WAIT: [(A, 0.01)],
         f"{DEMAND} > bool 0.5": [(A, 1)],
         f"{DEMAND} <= 0.6": [(A, 0.55)],
@@ -153,7 +153,7 @@ def test_many_pods_have_a_signal_each(tmp_path: Path) -> None:
         Pod(name=f"emojinet-inference-{n:02}", served=n, busy={"device": n / 50}) for n in range(50)
     ]
     series = {name: values for pod in pods for name, values in pod.series().items()}
-    expected = {
+    expected: Expected = {
         DEMAND: [({**A, "pod": pod.name}, round(pod.served / 50, 3)) for pod in pods],
         f"sum({DEMAND})": [({}, round(sum(range(50)) / 50, 3))],
         f"count({WAIT} == 0)": [({}, 50)],
