@@ -115,6 +115,13 @@ prove-resume: $(READY) ## Kill trainings 100 times, and compare what they learn 
 prove-swap: $(READY) ## Swap models 50 times under load, half of them broken
 	$(BIN)/python -m tests.prove.swap
 
+k8s-check: $(READY) ## Render and validate the manifests, and test rules, dashboards and scripts
+	which promtool prometheus >/dev/null || { apt-get update -qq && apt-get install -yqq --no-install-recommends prometheus; }
+	$(BIN)/pytest tests/k8s --timeout 600
+
+k8s-smoke: ## On your cluster: apply the cpu overlay, wait, suggest an emoji; REGISTRY=… has its images
+	@REGISTRY='$(REGISTRY)' k8s/smoke.sh
+
 pictures: $(READY) ## Take the pictures of the documents from the running programs
 	$(BIN)/python -m tests.pictures
 
@@ -140,4 +147,4 @@ clean: ## End and remove everything that make has made, data included
 .PHONY: help .venv demo up down loop test test-system fuzz drawings bench-starter bench-spine bench-serving \
 	bench-decode bench-backends bench-crawl \
 	bench-duplicates bench-keep bench-storage bench-train bench-glyphs bench-photos bench-imbalance bench-page \
-	prove-crash prove-scale prove-resume prove-swap pictures lint protos protos-release clean
+	prove-crash prove-scale prove-resume prove-swap k8s-check k8s-smoke pictures lint protos protos-release clean
