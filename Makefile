@@ -8,7 +8,7 @@ PROTOS := $(shell find protos -name '*.proto')
 READY := .venv/ready
 
 help: ## List what make can do
-	@grep -hE '^[a-z.-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
 
 .venv: $(READY) ## Install everything into .venv
 define INSTALL
