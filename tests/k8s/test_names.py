@@ -29,11 +29,7 @@ def told(programs: dict[str, Program], crawled: None) -> set[str]:
 def test_every_metric_of_ours_that_is_named_exists(told: set[str]) -> None:
     known = told | RECORDED | set(queries.FOREIGN)
     for where, expression in queries.every():
-        assert queries.metrics(expression) - known <= queries.TO_COME, where
-
-
-def test_what_was_to_come_and_has_come_is_no_more_listed_as_such(told: set[str]) -> None:
-    assert not queries.TO_COME & told
+        assert queries.metrics(expression) <= known, where
 
 
 def test_every_foreign_metric_that_is_allowed_is_used() -> None:

@@ -29,7 +29,7 @@ PORTS = {"inference": (50051, 9101), "crawler": (50052, 9102), "trainer": (50053
 MARGIN_SECONDS = 5.0  # for workers to end, after the drain
 WEB_STOP_SECONDS = 5.0
 AUTOSCALED = [name for name in EVERY if "scaled" in name or "gpu" in name or "keda" in name]
-# Settings of servers that do not know them yet.
+# Of the component `tls` and its absence: being added to the servers.
 TO_COME = {
     f"EMOJINET_{name}" for name in ("INSECURE", "TLS_CERT", "TLS_KEY", "TOKENS")
 } - settings.KNOWN

@@ -87,8 +87,8 @@ def test_a_pod_without_series_has_no_signal_and_takes_none_from_the_others(tmp_p
 
 
 def test_large_photographs_overload_the_decoders_while_the_device_idles(tmp_path: Path) -> None:
-    # 4 MP take 6.7 ms of a core (bench-decode): two decoders do 298 a second, in front of a GPU that
-    # could do 1,000; 60 a second more are asked for. Were the slow lane capacity, it would be 0.667.
+    # 4 MP take 6.7 ms of a core (bench-decode): two decoders do 298 a second, before a GPU that
+    # could do 1,000; 60 more are asked for. Were the slow lane capacity, demand would be 0.667.
     pod = Pod(
         served=298,
         waited={"decode": 298 * 0.4, "device": 298 * 0.001},
@@ -122,6 +122,14 @@ def test_pictures_that_cannot_be_decoded_count_once_like_others(tmp_path: Path) 
 def test_bulk_work_alone_never_scales_the_fleet(tmp_path: Path) -> None:
     pod = Pod(served=50, waited={"device": 500.0}, busy={"device": 1.0}, refused=9, priority="bulk")
     expect(tmp_path, pod, wait=0, demand=0)
+
+
+def test_bulk_work_beside_interactive_changes_nothing(tmp_path: Path) -> None:
+    series = Pod(served=10, waited={"device": 0.1}, busy={"device": 0.2, "decode": 0.1}).series()
+    bulk = Pod(served=40, waited={"device": 99.0}, busy={"device": 0.8, "decode": 1.9}, refused=9)
+    bulk.priority = "bulk"
+    of_bulk = {name: v for name, v in bulk.series().items() if 'priority="bulk"' in name}
+    check(tmp_path, series | of_bulk, {WAIT: [(A, 0.01)], DEMAND: [(A, 0.2)]})
 
 
 def test_a_device_that_batches_is_judged_by_what_it_could_do(tmp_path: Path) -> None:
