@@ -131,6 +131,13 @@ def test_without_adapter_or_metric_the_autoscaler_is_blind_and_told(
     check_alerts(tmp_path, series, ["EmojinetAutoscalerBlind"], "10m")
 
 
+def test_a_fleet_that_is_switched_off_is_not_blind(tmp_path: Path) -> None:
+    hpa = "keda-hpa-emojinet-inference"
+    name = "kube_horizontalpodautoscaler_status_current_replicas"
+    off = {named(name, **{**HPA, "horizontalpodautoscaler": hpa}): always(0)}
+    check_alerts(tmp_path, condition("false", hpa) | off, [], "10m")
+
+
 def test_the_autoscaler_of_somebody_else_is_none_of_ours(tmp_path: Path) -> None:
     check_alerts(tmp_path, healthy() | condition("false", "their-inference"), [], "10m")
 
