@@ -32,6 +32,10 @@ B = TypeVar("B")
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
+class Gone(Exception):
+    """Ends what is under way for a caller who reads no more; a group would wrap GeneratorExit."""
+
+
 class Serving:
     """One model being served, and who still waits for it: what a swap exchanges whole."""
 
@@ -314,8 +318,14 @@ async def _bounded_map(
                 group.create_task(one(ask))
         await answers.put(None)
 
-    async with asyncio.TaskGroup() as group:
-        group.create_task(read())
-        while (response := await answers.get()) is not None:
-            yield response
-            room.release()
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(read())
+            while (response := await answers.get()) is not None:
+                try:
+                    yield response
+                except GeneratorExit:
+                    raise Gone from None
+                room.release()
+    except* Gone:
+        pass

@@ -18,18 +18,10 @@ from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import NamedTuple
 
+import cykooz_resizer as resizer
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from cykooz_resizer import (
-    CropBox,
-    FilterType,
-    ImageData,
-    PixelType,
-    ResizeAlg,
-    ResizeOptions,
-    Resizer,
-)
 
 # Named here, the plugins are registered; Image.open would else load all fifty of them.
 from PIL import (
@@ -62,6 +54,7 @@ PNG_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 ADOBE_BYTES = 16
 DECODER_BYTES_PER_PIXEL = 8  # of a WebP's two canvases, or a progressive JPEG's coefficients
 SCALES = (8, 4, 2)  # those that libjpeg-turbo is fast at
+MORE = 33 / 32  # 0.983 of 179 photographs keep their first place; scaled to just enough, 0.961
 STRIP_PX = 2**20
 ORIENTATION = 0x0112
 TURNS = {
@@ -75,7 +68,8 @@ TURNS = {
 }
 QUARTER_TURNS = {TURNS[5], TURNS[6], TURNS[7], TURNS[8]}
 
-BICUBIC = ResizeAlg.convolution(FilterType.catmull_rom)
+BICUBIC = resizer.ResizeAlg.convolution(resizer.FilterType.catmull_rom)
+RGB = resizer.PixelType.U8x3
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -102,8 +96,8 @@ def decode(content: bytes, *, edge_px: int = 256) -> Pixels:
     """The image as (H, W, 3) RGB: upright, in sRGB, over white where it is transparent.
 
     A JPEG is scaled while it is decoded, by the smallest of 1/1, 1/2, 1/4 and 1/8 whose shorter
-    edge stays at least `edge_px`. Of an animation, the first frame counts. Broken metadata never
-    fails an image; one that is cut short does, since nobody should learn from half a picture.
+    edge stays a little longer than `edge_px`. Of an animation, the first frame counts. Broken
+    metadata never fails an image; one that is cut short does: nobody should learn from half of it.
 
     Raises:
         ImageError: one of its kinds, with a message for whoever sent the image.
@@ -136,8 +130,8 @@ def picture(content: bytes, *, edge_px: int = 256) -> Picture:
 def crop(pixels_HW3: Pixels, *, size_px: int = 224, fraction: float = 0.875) -> tuple[Pixels, Box]:
     """The centre as (size_px, size_px, 3), and which part of the image it shows.
 
-    Equals resizing the shorter edge to `size_px / fraction` and cutting out the middle, as
-    torchvision does it (bicubic, antialiased), but computes only the middle.
+    Equals resizing the shorter edge to `size_px / fraction`, as torchvision does it (bicubic,
+    antialiased), and cutting out the middle, but computes only that.
     """
     height, width = pixels_HW3.shape[:2]
     edge_px = round(size_px / fraction)
@@ -152,14 +146,9 @@ def crop(pixels_HW3: Pixels, *, size_px: int = 224, fraction: float = 0.875) -> 
     first_x, end_x = _window(left * width, right * width, size_px, width)
     first_y, end_y = _window(top * height, bottom * height, size_px, height)
     x, y = left * width - first_x, top * height - first_y
-    part = CropBox(
-        x,
-        y,
-        min(right * width, end_x) - first_x - x,
-        min(bottom * height, end_y) - first_y - y,
-    )
+    size = (min(right * width, end_x) - first_x - x, min(bottom * height, end_y) - first_y - y)
     window_HW3 = pixels_HW3[first_y:end_y, first_x:end_x]
-    return resized(window_HW3, size_px, size_px, part), box
+    return resized(window_HW3, size_px, size_px, resizer.CropBox(x, y, *size)), box
 
 
 def prescale(content: bytes, *, edge_px: int = 256, quality: int = 90) -> bytes:
@@ -181,15 +170,19 @@ def scaled(content: bytes, *, edge_px: int = 256) -> Picture:
     return found._replace(pixels_HW3=resized(found.pixels_HW3, *size))
 
 
-def resized(pixels_HW3: Pixels, width: int, height: int, part: CropBox | None = None) -> Pixels:
+def resized(
+    pixels_HW3: Pixels, width: int, height: int, part: resizer.CropBox | None = None
+) -> Pixels:
     """As Pillow resizes with its bicubic filter, within 5 of 255, in a seventh of the time.
 
     Args:
         part: to make the result of, in pixels; the rest counts where the filter looks beyond it.
     """
-    source = ImageData(*pixels_HW3.shape[1::-1], PixelType.U8x3, pixels_HW3.tobytes())
-    target = ImageData(width, height, PixelType.U8x3)
-    Resizer().resize(source, target, ResizeOptions(BICUBIC, crop_box=part))
+    source = resizer.ImageData(
+        *pixels_HW3.shape[1::-1], resizer.PixelType.U8x3, pixels_HW3.tobytes()
+    )
+    target = resizer.ImageData(width, height, resizer.PixelType.U8x3)
+    resizer.Resizer().resize(source, target, resizer.ResizeOptions(BICUBIC, crop_box=part))
     # Copied: the target's own bytes cannot be written to.
     return np.frombuffer(target.get_buffer(), np.uint8).reshape(height, width, 3).copy()
 
@@ -472,7 +465,8 @@ def _simple_jpeg(content: bytes, found: header.Header, edge_px: int) -> Pixels |
 
 
 def _scale(width: int, height: int, edge_px: int) -> int:
-    return next((s for s in SCALES if -(-min(width, height) // s) >= edge_px), 1)
+    least = round(edge_px * MORE)
+    return next((s for s in SCALES if -(-min(width, height) // s) >= least), 1)
 
 
 def _simply(content: bytes, width: int, height: int, scale: int) -> Pixels:

@@ -29,7 +29,8 @@ BUCKETS_SECONDS = tuple(
 )
 MAX_WORK = 4096  # pieces in line; deadlines bound it long before, where callers set them
 MAX_WAITING_BYTES = 512 << 20
-BULK_EVERY = 10  # every tenth batch starts with bulk work, so that it is never starved
+BULK_EVERY = 10  # every tenth batch starts with bulk work that has waited so long: none is starved
+BULK_PATIENCE_SECONDS = 1.0
 ANSWER_SECONDS = 0.005  # what an answer needs from here to its caller, where the loop is idle
 ANSWER_TURNS = 4  # turns of the event loop between a worker's reply and the wire
 TURN_WEIGHT = 1 / 16
@@ -325,7 +326,10 @@ class Queue:
         """Takes the next batch out of the line, and drops what could not finish in it."""
         if not len(self):
             return []
-        order = FIRST_BULK if next(self._pulls) % BULK_EVERY == 0 else FIRST_INTERACTIVE
+        order = FIRST_INTERACTIVE
+        if next(self._pulls) % BULK_EVERY == 0:
+            starved = time.monotonic() - self._bulk.oldest() > BULK_PATIENCE_SECONDS
+            order = FIRST_BULK if starved else order
         room = self._size()
         answer = ANSWER_SECONDS + ANSWER_TURNS * self._turn_seconds
         batch: list[Work] = []

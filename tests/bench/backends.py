@@ -25,14 +25,15 @@ from rich.console import Console
 from rich.table import Table
 
 from services.inference.gate import cores
-from services.shared.exported import PRECISIONS, open_exported
+from services.shared.exported import open_exported
 from services.shared.golden import Look
 from services.shared.model import Model, view
 from services.shared.worker import ENVIRONMENT
 from tests.bench.spine import cpu_name, looks
 
 RESULTS = Path(__file__).parent / "results"
-BACKENDS = ("torch", "openvino f32", "openvino bf16")
+PRECISIONS = {"openvino f32": "exact", "openvino bf16": "reduced"}
+BACKENDS = ("torch", *PRECISIONS)
 BATCHES = (1, 2, 4, 8, 16)
 MARGINS = {0.0: 0.96, 0.05: 0.99, 0.20: 1.0}  # what the gate for `reduced` asks for
 
@@ -63,32 +64,7 @@ def opened(model: Model, backend: str, threads: int) -> Look:
         torch.set_num_threads(threads)
         net = network.read(model)
         return lambda x_BHWC: network.look(net, x_BHWC)
-    precisions = {hint: precision for precision, hint in PRECISIONS.items()}
-    hint = backend.split()[1]
-    if threads == 1:
-        return open_exported(model, precisions[hint])
-    return _threaded(model, hint, threads)
-
-
-def _threaded(model: Model, hint: str, threads: int) -> Look:
-    """As our server opens it, but for the threads."""
-    import openvino
-
-    core = openvino.Core()
-    options = {
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": 1,
-        "INFERENCE_PRECISION_HINT": hint,
-        "ENABLE_CPU_PINNING": False,
-    }
-    read = core.read_model(model=model.read("openvino.xml"), weights=model.read("openvino.bin"))
-    request = core.compile_model(read, "CPU", options).create_infer_request()
-
-    def look(x_BHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        result = request.infer({0: x_BHWC}, share_inputs=True, share_outputs=True)
-        return result[0].copy(), result[1]
-
-    return look
+    return open_exported(model, PRECISIONS[backend], threads)
 
 
 def rates(backend: str, split: Split, seconds: float) -> list[float]:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from services.shared import errors
+from services.shared import errors, queue
 from services.shared.queue import Pace, Priority, Queue, QueueMetrics, Served, Work
 from services.shared.worker import Worker, WorkerDied, WorkerFailed
 
@@ -195,7 +195,11 @@ async def test_interactive_work_goes_before_bulk() -> None:
         assert r.bench.ran[1:] == [[b"interactive"], [b"bulk"]]
 
 
-async def test_bulk_work_is_not_starved() -> None:
+@pytest.mark.parametrize("waited", [True, False])
+async def test_bulk_work_that_has_waited_is_not_starved(
+    waited: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "BULK_PATIENCE_SECONDS", 0.0 if waited else 60.0)
     async with room() as r:
         r.bench.go.clear()
         tasks = [r.run("bulk", priority=Priority.BULK)]
@@ -203,7 +207,7 @@ async def test_bulk_work_is_not_starved() -> None:
         tasks += [r.run("bulk", priority=Priority.BULK)]
         r.bench.go.set()
         await asyncio.gather(*tasks)
-        assert [b"bulk"] in r.bench.ran[1:30]
+        assert ([b"bulk"] in r.bench.ran[1:30]) == waited
 
 
 async def test_a_free_worker_takes_as_many_as_are_worth_it() -> None:

@@ -17,6 +17,7 @@ from services.inference.server import (
     STREAM_IN_FLIGHT,
     Call,
     Context,
+    Gone,
     InferenceService,
     Serving,
     patience_seconds,
@@ -208,8 +209,15 @@ async def _in_order(
             answers.put_nowait(group.create_task(one(ask)))
         answers.put_nowait(None)
 
-    async with asyncio.TaskGroup() as group:
-        group.create_task(read())
-        while (task := await answers.get()) is not None:
-            yield await task
-            room.release()
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(read())
+            while (task := await answers.get()) is not None:
+                response = await task
+                try:
+                    yield response
+                except GeneratorExit:
+                    raise Gone from None
+                room.release()
+    except* Gone:
+        pass
