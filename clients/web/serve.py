@@ -4,12 +4,14 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from clients import options
 from clients.client import DEFAULT_SERVER
+from clients.credentials import Credentials
 
 DEFAULT_METRICS_URL = "http://127.0.0.1:9101/metrics"
 BACKLOG = 512
@@ -37,6 +39,19 @@ def web(
             help="Private networks from which pictures may be fetched, such as an intranet's.",
         ),
     ] = "",
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(envvar="EMOJINET_TLS_CERT", help="Speak HTTPS: our certificate and its chain."),
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(envvar="EMOJINET_TLS_KEY", help="Its key, without a password.")
+    ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure", envvar="EMOJINET_INSECURE", help="Speak HTTP beyond loopback, too."
+        ),
+    ] = False,
 ) -> None:
     """Serve the Emojini page, and the JSON API behind it.
 
@@ -47,11 +62,15 @@ def web(
 
         from clients.web import app
         from clients.web.patience import Patient
-        from services.shared import addresses, harness
+        from services.shared import addresses, certificate, harness
+        from services.shared.access import Access
     try:
         allowed = addresses.networks(allow_addresses)
+        Access(tls_cert=tls_cert, tls_key=tls_key, insecure=insecure).check(host)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+    Credentials.of_environment().channel(server, ()).close()  # what is wrong with them is told now
+    tls = certificate.https(tls_cert, tls_key) if tls_cert and tls_key else None
     listening = _bound(host, port)
     harness.log_as_json()
     config = uvicorn.Config(
@@ -63,9 +82,10 @@ def web(
         log_level="warning",
         server_header=False,
         timeout_graceful_shutdown=STOP_SECONDS,
+        ssl_context_factory=(lambda *_: tls) if tls else None,
     )
     where = f"[{host}]" if ":" in host else host
-    options.say(f"The page is at http://{where}:{listening.getsockname()[1]}/")
+    options.say(f"The page is at http{'s' if tls else ''}://{where}:{listening.getsockname()[1]}/")
     # uvicorn ends by the signal that ended it; what was asked for and done is no failure.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.Server(config).run([listening])

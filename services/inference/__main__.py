@@ -55,6 +55,7 @@ class Options:
 async def serve(options: Options) -> None:
     """Listens, loads, becomes ready, serves until SIGTERM, drains."""
     boundary, registry = harness.Boundary(), harness.process_metrics()
+    credentials = harness.credentials(options.access, options.host, registry)
     harness.serve_metrics(options.host, options.metrics_port, registry)
     server = harness.new_server(boundary, options.access)
     health = harness.Health(SERVICE.full_name)
@@ -66,7 +67,6 @@ async def serve(options: Options) -> None:
         ours = (SERVICE.full_name, OPEN_SERVICE.full_name)
         others = ("grpc.health.v1.Health", reflection.SERVICE_NAME)
         reflection.enable_server_reflection((*ours, *others), server)
-    credentials = harness.credentials(options.access, options.host, registry)
     port = harness.bind(server, options.host, options.port, credentials)
     servers = [server, *health.alone(options.host, options.health_port)]
     await health.start()

@@ -62,6 +62,24 @@ class Certificate:
         return _Loaded(grpc.ssl_server_certificate_configuration([pair], roots), expiry_seconds)
 
 
+def https(chain: Path, key: Path) -> ssl.SSLContext:
+    """For a web server, which follows the files, too. Raises FileUnreadable."""
+
+    def load() -> ssl.SSLContext:
+        expiry(chain, key)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(chain, key)
+        return context
+
+    def turn(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        connection.context = fresh.now()
+
+    fresh = Fresh([chain, key], load)
+    first = load()
+    first.sni_callback = turn  # type: ignore[assignment]  # called for every handshake
+    return first
+
+
 def expiry(chain: Path, key: Path) -> float:
     """When a certificate expires, in seconds since 1970, by a handshake of its own with itself.
 

@@ -179,11 +179,12 @@ async def serve(
         host: where to listen, at each of the ports.
     """
     boundary, registry = Boundary(), process_metrics()
+    secured = credentials(access, host, registry)
     serve_metrics(host, metrics_port, registry)
     server, health = new_server(boundary, access), Health(described.full_name)
     add(server)
     health.add_to(server)
-    bound = bind(server, host, port, credentials(access, host, registry))
+    bound = bind(server, host, port, secured)
     await health.start()
     servers = [server, *health.alone(host, health_port)]
     await asyncio.gather(*(each.start() for each in servers))
