@@ -12,9 +12,8 @@ from typing import Any, NamedTuple, Self, cast
 
 import grpc
 
-from services.shared import tokens
+from services.shared import certificate, tokens
 from services.shared.errors import FileUnreadable, ServerUnreachable
-from services.shared.fresh import content
 
 LOOPBACK = re.compile(r"(localhost|127\.[\d.]+|\[::1\]):")
 ENVIRONMENT = {
@@ -64,17 +63,17 @@ class Credentials(NamedTuple):
             FileUnreadable: a file is not what it should be.
             ServerUnreachable: a token would have to travel in plaintext.
         """
-        tls = self._tls()
+        tls, token = self._tls(), self._token(server)
         plain = grpc.insecure_channel
         made = grpc.secure_channel(server, tls, options) if tls else plain(server, options)
-        return cast(grpc.Channel, self._bearing(made, server))
+        return cast(grpc.Channel, _Bearing(made, token)) if token else made
 
     def aio_channel(self, server: str, options: Options) -> grpc.aio.Channel:
         """As `channel`, for asyncio."""
-        tls = self._tls()
+        tls, token = self._tls(), self._token(server)
         plain = grpc.aio.insecure_channel
         made = grpc.aio.secure_channel(server, tls, options) if tls else plain(server, options)
-        return cast(grpc.aio.Channel, self._bearing(made, server))
+        return cast(grpc.aio.Channel, _Bearing(made, token)) if token else made
 
     def _tls(self) -> grpc.ChannelCredentials | None:
         if (self.client_cert is None) != (self.client_key is None):
@@ -83,17 +82,20 @@ class Credentials(NamedTuple):
             if self.client_cert:
                 raise FileUnreadable("--client-cert needs --tls-ca, the servers' authority.")
             return None
-        files = (self.tls_ca, self.client_key, self.client_cert)
-        return grpc.ssl_channel_credentials(*(path and content(path) for path in files))
+        roots = certificate.authority(self.tls_ca)
+        if self.client_cert and self.client_key:
+            pair = certificate.pair(self.client_cert, self.client_key)
+            return grpc.ssl_channel_credentials(roots, *pair)
+        return grpc.ssl_channel_credentials(roots)
 
-    def _bearing(self, channel: object, server: str) -> object:
+    def _token(self, server: str) -> Callable[[], str] | None:
         if self.token_file is None:
-            return channel
+            return None
         if self.tls_ca is None and not LOOPBACK.match(server):
             raise ServerUnreachable(
                 f"The token would go to {server} in plaintext: say --tls-ca, or leave it away."
             )
-        return _Bearing(channel, tokens.kept(self.token_file).now)
+        return tokens.kept(self.token_file).now
 
 
 class _Bearing:

@@ -54,12 +54,11 @@ class Certificate:
         return now.configuration
 
     def _load(self) -> _Loaded:
-        pair, roots = (content(self._key), content(self._chain)), None
+        pairs, roots = [pair(self._chain, self._key)], None
         if self._client_ca:
-            roots = content(self._client_ca)
-            _check_authority(self._client_ca, roots)
+            roots = authority(self._client_ca)
         expiry_seconds = expiry(self._chain, self._key)
-        return _Loaded(grpc.ssl_server_certificate_configuration([pair], roots), expiry_seconds)
+        return _Loaded(grpc.ssl_server_certificate_configuration(pairs, roots), expiry_seconds)
 
 
 def https(chain: Path, key: Path) -> ssl.SSLContext:
@@ -67,9 +66,7 @@ def https(chain: Path, key: Path) -> ssl.SSLContext:
 
     def load() -> ssl.SSLContext:
         expiry(chain, key)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(chain, key)
-        return context
+        return _holding(ssl.PROTOCOL_TLS_SERVER, chain, key)
 
     def turn(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
         connection.context = fresh.now()
@@ -86,23 +83,16 @@ def expiry(chain: Path, key: Path) -> float:
     Raises:
         FileUnreadable: no client would accept it; the message says why.
     """
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server = _holding(ssl.PROTOCOL_TLS_SERVER, chain, key)
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
     client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # it may stand for itself
+    client.load_verify_locations(chain)
     try:
-        server.load_cert_chain(chain, key, password="")  # rather than ask for one
-        client.load_verify_locations(chain)
         return ssl.cert_time_to_seconds(str(_shown(server, client)["notAfter"]))
-    except ssl.SSLCertVerificationError as error:
-        raise FileUnreadable(f"{chain}: {error.verify_message}.") from None
-    except (ssl.SSLError, ValueError) as error:
-        why = getattr(error, "reason", None) or "nothing in them"
-        raise FileUnreadable(
-            f"{chain} and {key} are not a certificate and its key, as PEM without password: {why}."
-        ) from None
-    except OSError as error:
-        raise FileUnreadable(f"{chain} and {key} cannot be read: {error.strerror}.") from None
+    except ssl.SSLError as error:
+        why = getattr(error, "verify_message", None) or error.reason
+        raise FileUnreadable(f"No client would accept {chain}: {why}.") from None
 
 
 def _shown(server: ssl.SSLContext, client: ssl.SSLContext) -> dict[str, object]:
@@ -116,8 +106,32 @@ def _shown(server: ssl.SSLContext, client: ssl.SSLContext) -> dict[str, object]:
     return asking.getpeercert() or {}
 
 
-def _check_authority(path: Path, roots: bytes) -> None:
+def pair(chain: Path, key: Path) -> tuple[bytes, bytes]:
+    """A key and its certificate, as gRPC takes them. Raises FileUnreadable."""
+    contents = content(key), content(chain)
+    _holding(ssl.PROTOCOL_TLS_CLIENT, chain, key)
+    return contents
+
+
+def authority(path: Path) -> bytes:
+    """Certificates of authorities. Raises FileUnreadable."""
+    roots = content(path)
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=roots.decode("ascii"))
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=roots.decode())
     except (ssl.SSLError, ValueError):
         raise FileUnreadable(f"{path} holds no certificate of an authority, as PEM.") from None
+    return roots
+
+
+def _holding(side: int, chain: Path, key: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(side)
+    try:
+        context.load_cert_chain(chain, key, password="")  # rather than ask for one
+    except (ssl.SSLError, ValueError) as error:
+        why = getattr(error, "reason", None) or error
+        raise FileUnreadable(
+            f"{chain} and {key} are not a certificate and its key, as PEM without password: {why}."
+        ) from None
+    except OSError as error:
+        raise FileUnreadable(f"{chain} and {key} cannot be read: {error.strerror}.") from None
+    return context

@@ -102,7 +102,7 @@ def test_a_new_token_is_shown_from_the_next_call_on(
 
 
 @pytest.mark.parametrize("server", ["10.0.0.1:50051", "inference.example:50051", "dns:///a:1"])
-def test_no_token_goes_in_plaintext_to_another_machine(token_file: Path, server: str) -> None:
+async def test_no_token_goes_in_plaintext_to_another_machine(token_file: Path, server: str) -> None:
     for kind in (Client, AsyncClient, CrawlerClient):
         with pytest.raises(ServerUnreachable, match=f"to {server} in plaintext: say --tls-ca"):
             kind(server, Credentials(token_file=token_file))
