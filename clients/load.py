@@ -117,7 +117,7 @@ async def run(
     async with AsyncExitStack() as stack:
         channels = [_channel(server) for _ in range(connections)]
         for channel in channels:
-            stack.push_async_callback(channel.close)
+            stack.push_async_callback(channel.close, None)
         try:
             async with asyncio.timeout(connect_seconds):
                 await asyncio.gather(*(channel.channel_ready() for channel in channels))

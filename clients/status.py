@@ -143,14 +143,14 @@ def _answer(service: Service, address: str) -> Answer:
         with contextlib.closing(channel):
             return asking(channel)
     except ServerUnreachable as error:
-        return Answer(str(error), {}, "not there")
+        return NOBODY._replace(doing=str(error))
     except grpc.RpcError as failure:
         if told := trouble(address, failure.details()):
-            return Answer(str(told), {}, "not there")
-        error = from_rpc(failure, address)
-        if isinstance(error, ServerUnreachable):
+            return NOBODY._replace(doing=str(told))
+        answered = from_rpc(failure, address)
+        if isinstance(answered, ServerUnreachable):
             return NOBODY
-        return Answer(str(error), {}, ANSWERED.get(error.code, "starting"))
+        return Answer(str(answered), {}, ANSWERED.get(answered.code, "starting"))
 
 
 def _web(address: str) -> Answer:

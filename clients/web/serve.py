@@ -41,7 +41,9 @@ def web(
     ] = "",
     tls_cert: Annotated[
         Path | None,
-        typer.Option(envvar="EMOJINET_TLS_CERT", help="Speak HTTPS: our certificate and its chain."),
+        typer.Option(
+            envvar="EMOJINET_TLS_CERT", help="Speak HTTPS: our certificate and its chain."
+        ),
     ] = None,
     tls_key: Annotated[
         Path | None, typer.Option(envvar="EMOJINET_TLS_KEY", help="Its key, without a password.")

@@ -24,7 +24,7 @@ from services.crawler.store import Store
 from services.crawler.tools import Tools
 from services.crawler.web import Web
 from services.shared import addresses, harness
-from services.shared.access import Access
+from services.shared.access import FROM_HERE, Access
 from services.shared.addresses import Network
 from services.shared.decoders import Decoders
 from services.shared.errors import EmojinetError, StorageFailed
@@ -40,11 +40,11 @@ app = typer.Typer(add_completion=False)
 class Options:
     """What the flags said."""
 
-    access: Access
+    access: Access = FROM_HERE
     host: str
     port: int
     metrics_port: int
-    health_port: int | None
+    health_port: int | None = None
     data: Path
     allow: tuple[Network, ...]
     ca_file: Path | None

@@ -24,7 +24,7 @@ from services.inference.metrics import Metrics
 from services.inference.oip.servicer import OpenInference
 from services.inference.server import InferenceService, Serving
 from services.shared import harness, model
-from services.shared.access import Access
+from services.shared.access import FROM_HERE, Access
 from services.shared.decoders import Decoders
 from services.shared.errors import EmojinetError
 from services.shared.worker import WorkerDied, WorkerFailed
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 class Options:
     """What the flags said."""
 
-    access: Access
+    access: Access = FROM_HERE
     host: str
     port: int
     metrics_port: int

@@ -1,4 +1,4 @@
-"""Whom a server lets in: by TLS and clients' certificates, by tokens; in plaintext only from here."""
+"""Whom a server lets in: over TLS, by certificates and tokens; in plaintext only from here."""
 
 import logging
 from collections.abc import Callable
@@ -57,6 +57,9 @@ class Access:
     def guards(self, count: Callable[[str, grpc.StatusCode], None]) -> list[Guard]:
         """The interceptors in front of all others: none where anyone may call."""
         return [Guard(Tokens(self.tokens), count)] if self.tokens else []
+
+
+FROM_HERE = Access()  # anyone who is on this machine
 
 
 def is_loopback(host: str) -> bool:

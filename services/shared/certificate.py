@@ -5,6 +5,7 @@ gRPC asks before every handshake; connections that stand go on with what they be
 
 import contextlib
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,7 +38,7 @@ class Certificate:
         """For one port, which follows the files."""
         return grpc.dynamic_ssl_server_credentials(
             self._given.configuration,
-            self._newer,
+            self._newer,  # type: ignore[arg-type]  # None is "no other"
             require_client_authentication=self._client_ca is not None,
         )
 
@@ -47,11 +48,8 @@ class Certificate:
 
     def _newer(self) -> grpc.ServerCertificateConfiguration | None:
         """What gRPC has not been given yet; called by its threads."""
-        now = self._fresh.now()
-        if now is self._given:
-            return None
-        self._given = now
-        return now.configuration
+        before, self._given = self._given, self._fresh.now()
+        return None if self._given is before else self._given.configuration
 
     def _load(self) -> _Loaded:
         pairs, roots = [pair(self._chain, self._key)], None
@@ -73,7 +71,7 @@ def https(chain: Path, key: Path) -> ssl.SSLContext:
 
     fresh = Fresh([chain, key], load)
     first = load()
-    first.sni_callback = turn  # type: ignore[assignment]  # called for every handshake
+    first.sni_callback = turn  # called for every handshake
     return first
 
 
@@ -95,7 +93,7 @@ def expiry(chain: Path, key: Path) -> float:
         raise FileUnreadable(f"No client would accept {chain}: {why}.") from None
 
 
-def _shown(server: ssl.SSLContext, client: ssl.SSLContext) -> dict[str, object]:
+def _shown(server: ssl.SSLContext, client: ssl.SSLContext) -> Mapping[str, object]:
     """The certificate that a client sees, without a socket."""
     there, here = ssl.MemoryBIO(), ssl.MemoryBIO()
     asking = client.wrap_bio(here, there)

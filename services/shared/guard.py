@@ -56,14 +56,10 @@ class _Refusal:
     def __init__(self, error: EmojinetError) -> None:
         self.error, self.handler = error, grpc.stream_stream_rpc_method_handler(self._refuse)
 
-    async def _refuse(
-        self, requests: Any, context: "grpc.aio.ServicerContext[Any, Any]"
-    ) -> None:
+    async def _refuse(self, requests: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
         await errors.abort(context, self.error)
 
 
 MISSING = _Refusal(Unauthenticated("This server wants a token, and none came with the call."))
 UNKNOWN = _Refusal(Unauthenticated("This server does not know the call's token."))
-FORBIDDEN = _Refusal(
-    Forbidden(f"The token's role may not do this; {OPERATE} may.", role=OPERATE)
-)
+FORBIDDEN = _Refusal(Forbidden(f"The token's role may not do this; {OPERATE} may.", role=OPERATE))

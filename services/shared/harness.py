@@ -31,7 +31,7 @@ from prometheus_client import (
 from pythonjsonlogger.json import JsonFormatter
 
 from services.shared import errors, settings
-from services.shared.access import Access
+from services.shared.access import FROM_HERE, Access
 from services.shared.queue import internal
 
 MAX_MESSAGE_BYTES = 16 << 20
@@ -214,7 +214,7 @@ def credentials(
     return access.credentials(registry)
 
 
-def new_server(boundary: "Boundary", access: Access = Access()) -> "grpc.aio.Server":  # noqa: B008
+def new_server(boundary: "Boundary", access: Access = FROM_HERE) -> "grpc.aio.Server":
     """A server with our limits, not yet bound to a port."""
     age = round(CONNECTION_AGE_MS * random.uniform(0.9, 1.1))
     return grpc.aio.server(

@@ -38,4 +38,4 @@ def may(role: str, needed: str) -> bool:
     >>> may(OPERATE, SUGGEST), may(SUGGEST, OPERATE)
     (True, False)
     """
-    return role == needed or role == OPERATE
+    return role in (needed, OPERATE)

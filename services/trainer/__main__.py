@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from emojinet.v1 import trainer_service_pb2 as pb
 from emojinet.v1 import trainer_service_pb2_grpc as rpc
 from services.shared import harness
-from services.shared.access import Access
+from services.shared.access import FROM_HERE, Access
 from services.shared.errors import EmojinetError
 from services.trainer import runs, verbs
 from services.trainer.metrics import Metrics
@@ -29,11 +29,11 @@ app = typer.Typer(add_completion=False)
 class Options:
     """What the flags said."""
 
-    access: Access
+    access: Access = FROM_HERE
     host: str
     port: int
     metrics_port: int
-    health_port: int | None
+    health_port: int | None = None
     data: Path
     registry: Path
 

@@ -11,8 +11,8 @@ import grpc
 import pytest
 
 from clients.client import AsyncClient, Client
-from clients.credentials import Credentials
 from clients.crawler_client import CrawlerClient
+from clients.credentials import Credentials
 from services.shared import errors, fresh, tokens
 from services.shared.errors import EmojinetError, FileUnreadable, ServerUnreachable
 from tests.clients.commandline import emojinet
@@ -38,7 +38,7 @@ def token_file(tmp_path: Path) -> Path:
 @contextmanager
 def tls(chain: Path, key: Path, client_ca: Path | None = None, **more: Any) -> Iterator[Standin]:
     pair = (key.read_bytes(), chain.read_bytes())
-    roots = client_ca and client_ca.read_bytes()
+    roots = client_ca.read_bytes() if client_ca else None
     made = grpc.ssl_server_credentials([pair], roots, require_client_auth=bool(roots))
     with Standin(credentials=made, **more) as server:
         yield server
@@ -64,9 +64,11 @@ def test_over_tls_a_client_knows_its_server_and_shows_its_token(
 ) -> None:
     seen: list[str | None] = []
     credentials = Credentials(tls_ca=authority.ca, token_file=token_file)
-    with tls(*authority.issue(), before=bearers(seen)) as server:
-        with Client(server.address, credentials) as client:
-            client.suggest([JPEG], timeout=5)
+    with (
+        tls(*authority.issue(), before=bearers(seen)) as server,
+        Client(server.address, credentials) as client,
+    ):
+        client.suggest([JPEG], timeout=5)
     assert seen == [f"Bearer {token_file.read_text()}"]
 
 
@@ -92,12 +94,14 @@ def test_a_new_token_is_shown_from_the_next_call_on(
 ) -> None:
     monkeypatch.setattr(fresh, "LOOK_SECONDS", 0.01)
     seen: list[str | None] = []
-    with Standin(before=bearers(seen)) as server:
-        with Client(server.address, Credentials(token_file=token_file)) as client:
-            client.suggest([JPEG], timeout=5)
-            token_file.write_text(new := tokens.new())
-            time.sleep(0.02)
-            client.suggest([JPEG], timeout=5)
+    with (
+        Standin(before=bearers(seen)) as server,
+        Client(server.address, Credentials(token_file=token_file)) as client,
+    ):
+        client.suggest([JPEG], timeout=5)
+        token_file.write_text(new := tokens.new())
+        time.sleep(0.02)
+        client.suggest([JPEG], timeout=5)
     assert seen[1] == f"Bearer {new}" != seen[0]
 
 
@@ -131,11 +135,12 @@ def test_certificates_that_are_wrong_are_told_apart(authority: Authority, tmp_pa
 
 def test_clients_of_long_work_are_told_the_same(authority: Authority) -> None:
     with tls(*authority.issue("old", days=-1)) as server:
-        with CrawlerClient(server.address, Credentials(authority.ca)) as client:
-            with pytest.raises(ServerUnreachable, match="has a certificate that has expired"):
-                client.list_crawls()
-        with CrawlerClient("127.0.0.1:9", Credentials()) as client:
-            with pytest.raises(ServerUnreachable, match="No EmojiNet crawler answers"):
+        for address, why in (
+            (server.address, "has a certificate that has expired"),
+            ("127.0.0.1:9", "No EmojiNet crawler answers"),
+        ):
+            client = CrawlerClient(address, Credentials(authority.ca))
+            with client, pytest.raises(ServerUnreachable, match=why):
                 client.list_crawls()
 
 

@@ -16,9 +16,7 @@ class Authority:
         self.ca = folder / f"{name}.pem"
         self._ca.cert_pem.write_to_path(self.ca)
 
-    def issue(
-        self, name: str = "server", *identities: str, days: float = 7
-    ) -> tuple[Path, Path]:
+    def issue(self, name: str = "server", *identities: str, days: float = 7) -> tuple[Path, Path]:
         """The files of a certificate and its key, put in place of older ones of that name."""
         now = datetime.now(UTC)
         made = self._ca.issue_cert(
