@@ -41,7 +41,7 @@ SHOWN = {
 Metadata = tuple[tuple[str, str], ...]
 
 
-class Everything(grpc.GenericRpcHandler[Any, Any]):
+class Everything(grpc.GenericRpcHandler):  # type: ignore[type-arg]
     """Serves every method of the contracts, in its kind, with nothing."""
 
     def service(self, details: grpc.HandlerCallDetails) -> Any:

@@ -2,6 +2,9 @@
 
 import asyncio
 import os
+import re
+import shlex
+import shutil
 import ssl
 import subprocess
 import sys
@@ -10,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -17,10 +21,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from clients.client import AsyncClient, Client
-from clients.crawler_client import CrawlerClient
 from clients.credentials import Credentials
 from clients.demo import free_port
-from clients.trainer_client import TrainerClient
 from services.shared import errors, tokens
 from services.shared.photographs import installed
 from services.shared.roles import OPERATE, SUGGEST
@@ -29,10 +31,11 @@ from tests.shared.authority import Authority
 
 pytestmark = pytest.mark.system
 
+ROOT = Path(__file__).parents[2]
+DOCUMENT = (ROOT / "docs" / "security.md").read_text()
 CAT = next(path for path in installed() if path.name == "chelsea.png")
 EXPIRY = "emojinet_tls_certificate_expiry_timestamp_seconds"
 SERVING = health_pb2.HealthCheckResponse.SERVING
-CLIENTS = {"crawler": CrawlerClient, "trainer": TrainerClient}
 
 
 class Place:
@@ -64,7 +67,7 @@ class Place:
 class Program:
     """A service's process."""
 
-    def __init__(self, process: "subprocess.Popen[str]", ports: list[int]) -> None:
+    def __init__(self, process: "subprocess.Popen[Any]", ports: list[int]) -> None:
         self.process = process
         self.port, self.metrics_port, self.health_port = ports
         self.address = f"127.0.0.1:{self.port}"
@@ -99,12 +102,16 @@ def program(service: str, *flags: str) -> Iterator[Program]:
     try:
         yield Program(process, ports)
     finally:
-        process.terminate()
-        try:
-            process.communicate(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
+        stop(process)
+
+
+def stop(process: "subprocess.Popen[Any]") -> None:
+    process.terminate()
+    try:
+        process.communicate(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
 
 
 @pytest.fixture
@@ -119,9 +126,9 @@ async def test_inference_answers_who_may_ask_and_health_answers_everybody(place:
             with Client(server.address, place.credentials(role)) as client:
                 response = client.suggest([CAT.read_bytes()], timeout=10)
             assert response.results[0].suggestions.suggestions
-        with Client(server.address, Credentials(place.authority.ca)) as client:
-            with pytest.raises(errors.Unauthenticated, match="none came with the call"):
-                client.suggest([CAT.read_bytes()], timeout=10)
+        nobody = Client(server.address, Credentials(place.authority.ca))
+        with nobody, pytest.raises(errors.Unauthenticated, match="none came with the call"):
+            nobody.suggest([CAT.read_bytes()], timeout=10)
         assert await described(server, place, OPERATE) == "OK"
         assert await described(server, place, SUGGEST) == "PERMISSION_DENIED"
         page = server.metrics()
@@ -181,16 +188,17 @@ async def test_certificate_and_tokens_turn_under_load_without_a_failed_call(plac
 
 @pytest.mark.parametrize("service", ["crawler", "trainer"])
 def test_who_suggests_may_not_operate(place: Place, service: str) -> None:
+    listing = {"crawler": ["crawl", "list"], "trainer": ["train", "list"]}[service]
     with program(service, *place.flags(service), f"--data={place.folder / 'data'}") as server:
         server.ready()
-        for role, ended in ((OPERATE, "OK"), (SUGGEST, "Forbidden")):
-            with CLIENTS[service](server.address, place.credentials(role)) as client:
-                came = "OK"
-                try:
-                    client.list_crawls() if service == "crawler" else client.list_runs()  # type: ignore[union-attr]
-                except errors.EmojinetError as error:
-                    came = type(error).__name__
-                assert came == ended
+        for role, status, told in (
+            (OPERATE, 0, b"--help"),
+            (SUGGEST, 1, b"The token's role may not do this; operate may."),
+        ):
+            shown = [f"--tls-ca={place.authority.ca}", f"--token-file={place.folder / role}"]
+            done = emojinet(*shown, *listing, f"--server={server.address}")
+            assert done.returncode == status, done.stderr
+            assert told in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("service", ["inference", "crawler", "trainer"])
@@ -220,11 +228,6 @@ def test_what_cannot_be_safe_does_not_start_and_one_line_says_why(
         assert told in lines[0]
         assert "Traceback" not in ended.stderr
         assert (place.folder / SUGGEST).read_text() not in ended.stderr
-
-
-def test_told_so_a_server_listens_in_plaintext_on_all_addresses(place: Place) -> None:
-    with program("trainer", "--host=0.0.0.0", "--insecure", f"--data={place.folder}") as server:
-        server.ready()
 
 
 def test_the_page_speaks_https_turns_its_certificate_and_shows_its_token(place: Place) -> None:
@@ -274,8 +277,7 @@ def page(place: Place, server: str) -> Iterator[tuple[int, "subprocess.Popen[byt
                 time.sleep(0.05)
         yield port, process
     finally:
-        process.terminate()
-        process.communicate(timeout=20)
+        stop(process)
 
 
 def test_the_page_is_no_safer_than_it_says(place: Place) -> None:
@@ -299,3 +301,39 @@ def test_status_tells_who_refuses_us_and_who_cannot_be_trusted(place: Place) -> 
         plain = emojinet(*asked, COLUMNS="300")
     assert b"refuses us" in trusted.stdout
     assert b"it may speak TLS" in plain.stdout
+
+
+def test_the_commands_of_the_document_do_what_it_says(place: Place) -> None:
+    shutil.copy(CAT, place.folder / "photo.jpg")
+    (place.folder / "tokens").unlink()
+    ports = [str(free_port()) for _ in range(3)]
+    environment = clean(
+        PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        PYTHONPATH=os.pathsep.join([str(ROOT), str(ROOT / "protos")]),
+        EMOJINET_PORT=ports[0],
+        EMOJINET_METRICS_PORT=ports[1],
+        EMOJINET_SERVER=f"127.0.0.1:{ports[0]}",
+        EMOJINET_MODEL=str(place.model),
+        EMOJINET_BACKEND="timed:5ms",
+    )
+    serving: subprocess.Popen[bytes] | None = None
+    try:
+        for command in re.findall(r"^\$ (.+)$", DOCUMENT, re.MULTILINE):
+            told = command.replace("--host 0.0.0.0", "").replace("50061", ports[2])
+            told = told.replace("emojinet ", f"{sys.executable} -m clients.cli ", 1)
+            if told.startswith("python"):
+                if serving:
+                    stop(serving)
+                serving = subprocess.Popen(shlex.split(told), cwd=place.folder, env=environment)
+                Program(serving, list(map(int, ports))).ready()
+                continue
+            done = subprocess.run(
+                told, shell=True, cwd=place.folder, env=environment, capture_output=True,
+                text=True, timeout=60, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, f"{command}: {done.stderr}"
+            if "suggest photo.jpg" in command:
+                assert "%" in done.stdout
+    finally:
+        if serving:
+            stop(serving)
