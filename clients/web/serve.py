@@ -17,11 +17,22 @@ DEFAULT_METRICS_URL = "http://127.0.0.1:9101/metrics"
 BACKLOG = 512
 STOP_SECONDS = 5
 
+Host = Annotated[str, typer.Option(envvar="EMOJINET_HOST", help="Address to listen on.")]
+TlsCert = Annotated[
+    Path | None,
+    typer.Option(envvar="EMOJINET_TLS_CERT", help="Speak HTTPS: our certificate and its chain."),
+]
+TlsKey = Annotated[
+    Path | None, typer.Option(envvar="EMOJINET_TLS_KEY", help="Its key, without a password.")
+]
+Insecure = Annotated[
+    bool,
+    typer.Option("--insecure", envvar="EMOJINET_INSECURE", help="Speak HTTP beyond loopback, too."),
+]
+
 
 def web(
-    host: Annotated[
-        str, typer.Option(envvar="EMOJINET_HOST", help="Address to listen on.")
-    ] = "127.0.0.1",
+    host: Host = "127.0.0.1",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port; 0 lets the system choose.")
     ] = 8080,
@@ -39,21 +50,9 @@ def web(
             help="Private networks from which pictures may be fetched, such as an intranet's.",
         ),
     ] = "",
-    tls_cert: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="EMOJINET_TLS_CERT", help="Speak HTTPS: our certificate and its chain."
-        ),
-    ] = None,
-    tls_key: Annotated[
-        Path | None, typer.Option(envvar="EMOJINET_TLS_KEY", help="Its key, without a password.")
-    ] = None,
-    insecure: Annotated[
-        bool,
-        typer.Option(
-            "--insecure", envvar="EMOJINET_INSECURE", help="Speak HTTP beyond loopback, too."
-        ),
-    ] = False,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    insecure: Insecure = False,
 ) -> None:
     """Serve the Emojini page, and the JSON API behind it.
 
@@ -64,16 +63,16 @@ def web(
 
         from clients.web import app
         from clients.web.patience import Patient
-        from services.shared import addresses, certificate, harness
+        from services.shared import addresses, harness
         from services.shared.access import Access
+    access = Access(tls_cert=tls_cert, tls_key=tls_key, insecure=insecure)
     try:
         allowed = addresses.networks(allow_addresses)
-        Access(tls_cert=tls_cert, tls_key=tls_key, insecure=insecure).check(host)
+        access.check(host)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     Credentials.of_environment().channel(server, ()).close()  # what is wrong with them is told now
-    tls = certificate.https(tls_cert, tls_key) if tls_cert and tls_key else None
-    listening = _bound(host, port)
+    tls, listening = access.https(), _bound(host, port)
     harness.log_as_json()
     config = uvicorn.Config(
         app.build(server, metrics_url, allowed),

@@ -1,6 +1,7 @@
 """Whom a server lets in: over TLS, by certificates and tokens; in plaintext only from here."""
 
 import logging
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from pathlib import Path
 import grpc
 from prometheus_client import CollectorRegistry, Gauge
 
+from services.shared import certificate
 from services.shared.certificate import Certificate
 from services.shared.guard import Guard
 from services.shared.tokens import Tokens
@@ -43,16 +45,22 @@ class Access:
         """How to bind a port; None is plaintext. Raises FileUnreadable."""
         if not (self.tls_cert and self.tls_key):
             return None
-        certificate = Certificate(self.tls_cert, self.tls_key, self.tls_client_ca)
-        expires = datetime.fromtimestamp(certificate.expiry_seconds(), UTC)
+        shown = Certificate(self.tls_cert, self.tls_key, self.tls_client_ca)
+        expires = datetime.fromtimestamp(shown.expiry_seconds(), UTC)
         log.info("TLS by %s, which expires at %s", self.tls_cert, expires.isoformat())
         gauge = Gauge(
             "emojinet_tls_certificate_expiry_timestamp_seconds",
             "When the certificate in use expires, in seconds since 1970.",
             registry=registry,
         )
-        gauge.set_function(certificate.expiry_seconds)
-        return certificate.credentials()
+        gauge.set_function(shown.expiry_seconds)
+        return shown.credentials()
+
+    def https(self) -> ssl.SSLContext | None:
+        """For a web server; None is plaintext. Raises FileUnreadable."""
+        if not (self.tls_cert and self.tls_key):
+            return None
+        return certificate.https(self.tls_cert, self.tls_key)
 
     def guards(self, count: Callable[[str, grpc.StatusCode], None]) -> list[Guard]:
         """The interceptors in front of all others: none where anyone may call."""

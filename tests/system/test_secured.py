@@ -146,7 +146,7 @@ async def described(server: Program, place: Place, role: str) -> str:
     except grpc.aio.AioRpcError as failure:
         return failure.code().name
     finally:
-        await channel.close()
+        await channel.close(None)
     return "OK"
 
 
