@@ -45,6 +45,7 @@ class Crawls:
         for name in self._frontier.live():
             self._begin(name)
         self._measuring = asyncio.create_task(self._measure())
+        self._tools.metrics.show_crawls(lambda: len(self._at_work), self._waiting)
 
     async def start(self, request: pb.StartCrawlRequest) -> pb.Crawl:
         """A new crawl, at work from now on.
@@ -137,6 +138,10 @@ class Crawls:
                 return InstagramSource(request.instagram, self._tools.web)
             case _:
                 return BlueskySource(request.bluesky, self._tools.web)
+
+    def _waiting(self) -> int:
+        living = sum(not task.done() for task in list(self._tasks.values()))
+        return max(0, living - len(self._at_work))
 
     async def _measure(self) -> None:
         """Keeps the gauges of metrics up to date."""

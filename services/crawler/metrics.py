@@ -1,6 +1,6 @@
 """What the crawler tells Prometheus; the README lists all."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -47,12 +47,23 @@ class Metrics:
             ["state"],
             registry=registry,
         )
+        self._crawls = Gauge(
+            "emojinet_crawls",
+            "Crawls that have not ended: at work, or waiting to be tried again.",
+            ["state"],
+            registry=registry,
+        )
         self.queued, self.in_hand = depth.labels("queued"), depth.labels("in_hand")
         for source in NAMES.values():
             for verdict in Verdict:
                 self.posts.labels(source, verdict)
         for outcome in (STORED, DUPLICATE, Verdict.REMOVED, *Outcome, *UNDECODED.values()):
             self.images.labels(outcome)
+
+    def show_crawls(self, running: Callable[[], int], paused: Callable[[], int]) -> None:
+        """Tells from now on how many crawls are at work, and how many wait to be tried again."""
+        self._crawls.labels("running").set_function(running)
+        self._crawls.labels("paused").set_function(paused)
 
     def show(self, quotas: Mapping[str, Quota]) -> None:
         """Tells what sources still allow, by the names of their quotas."""

@@ -25,7 +25,7 @@ class Metrics:
             buckets=(1, 2, 4, 8, 16, 32, 64),
             registry=registry,
         )
-        self.stage_seconds = Histogram(
+        stage_seconds = Histogram(
             "emojinet_stage_seconds",
             "Where the time of answered images went; total is from arrival to answer.",
             ["stage"],
@@ -44,8 +44,7 @@ class Metrics:
             ["name", "version", "backend", "precision"],
             registry=registry,
         )
-        for stage in STAGES:
-            self.stage_seconds.labels(stage)
+        self.stage_seconds = {stage: stage_seconds.labels(stage) for stage in STAGES}
         for reason in SHED_REASONS:
             for priority in Priority:
                 self.shed.labels(reason, priority)

@@ -52,7 +52,7 @@ class Serving:
         """Tells Prometheus where the time of one answered image went."""
         for stage, name in (("decode", "decode"), ("device", "compute"), ("total", "total")):
             if name in seconds:
-                self._metrics.stage_seconds.labels(stage).observe(seconds[name])
+                self._metrics.stage_seconds[stage].observe(seconds[name])
         self._metrics.batch_size.observe(batch_size)
 
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -307,16 +308,18 @@ class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
     def __init__(self) -> None:
         self.in_flight = 0
-        self._requests: Counter | None = None
+        self._bounded: dict[str, Any] = {}  # by path: made once, not for each call
+        self._requests_of: Callable[[str, str], Counter] | None = None
 
     def count_in(self, registry: CollectorRegistry, methods: list[str]) -> None:
         """Counts from now on, in series that start at zero."""
-        self._requests = Counter(
+        requests = Counter(
             "emojinet_requests_total", "Calls by outcome.", ["method", "code"], registry=registry
         )
+        self._requests_of = cache(requests.labels)
         for method in methods:
             for code in ("OK", "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"):
-                self._requests.labels(method, code)
+                self._requests_of(method, code)
 
     async def intercept_service(
         self,
@@ -327,7 +330,12 @@ class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         handler = await continuation(details)
         if handler is None or not details.method.startswith(CONTRACTS):
             return handler
-        method = details.method.rsplit("/", 1)[1]
+        if details.method not in self._bounded:
+            self._bounded[details.method] = self._within_bounds(details.method, handler)
+        return self._bounded[details.method]
+
+    def _within_bounds(self, path: str, handler: Any) -> Any:
+        method = path.rsplit("/", 1)[1]
         if handler.unary_unary:
             return handler._replace(unary_unary=self._unary(method, handler.unary_unary))
         if handler.stream_stream:
@@ -355,8 +363,8 @@ class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
     def count(self, method: str, code: grpc.StatusCode) -> None:
         """One more call that ended so."""
-        if self._requests is not None:
-            self._requests.labels(method, code.name).inc()
+        if self._requests_of is not None:
+            self._requests_of(method, code.name).inc()
 
 
 class _Bounds:

@@ -21,7 +21,15 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from cykooz_resizer import FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
+from cykooz_resizer import (
+    CropBox,
+    FilterType,
+    ImageData,
+    PixelType,
+    ResizeAlg,
+    ResizeOptions,
+    Resizer,
+)
 
 # Named here, the plugins are registered; Image.open would else load all fifty of them.
 from PIL import (
@@ -33,7 +41,7 @@ from PIL import (
 
 from services.shared import colour, errors, header
 
-VERSION = 1  # of the way itself: raise it when the pixels of any image change
+VERSION = 2  # of the way itself: raise it when the pixels of any image change
 FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 MAX_BYTES = 10 * 2**20
 MAX_PIXELS = 64_000_000
@@ -67,7 +75,7 @@ TURNS = {
 }
 QUARTER_TURNS = {TURNS[5], TURNS[6], TURNS[7], TURNS[8]}
 
-BICUBIC = ResizeOptions(ResizeAlg.convolution(FilterType.catmull_rom))
+BICUBIC = ResizeAlg.convolution(FilterType.catmull_rom)
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -140,17 +148,18 @@ def crop(pixels_HW3: Pixels, *, size_px: int = 224, fraction: float = 0.875) -> 
     if shorter == edge_px:  # as prescaled pictures are: the filter would change nothing
         x, y = round(left * width), round(top * height)
         return pixels_HW3[y : y + size_px, x : x + size_px].copy(), box
+    # Only what the filter looks at: all of a large picture would be copied, and half of it used.
     first_x, end_x = _window(left * width, right * width, size_px, width)
     first_y, end_y = _window(top * height, bottom * height, size_px, height)
-    window = Image.fromarray(pixels_HW3[first_y:end_y, first_x:end_x])
-    edges = (
-        left * width - first_x,
-        top * height - first_y,
-        min(right * width - first_x, window.width),
-        min(bottom * height - first_y, window.height),
+    x, y = left * width - first_x, top * height - first_y
+    part = CropBox(
+        x,
+        y,
+        min(right * width, end_x) - first_x - x,
+        min(bottom * height, end_y) - first_y - y,
     )
-    image = window.resize((size_px, size_px), Image.Resampling.BICUBIC, box=edges)
-    return np.array(image), box
+    window_HW3 = pixels_HW3[first_y:end_y, first_x:end_x]
+    return resized(window_HW3, size_px, size_px, part), box
 
 
 def prescale(content: bytes, *, edge_px: int = 256, quality: int = 90) -> bytes:
@@ -172,12 +181,17 @@ def scaled(content: bytes, *, edge_px: int = 256) -> Picture:
     return found._replace(pixels_HW3=resized(found.pixels_HW3, *size))
 
 
-def resized(pixels_HW3: Pixels, width: int, height: int) -> Pixels:
-    """As Pillow resizes with its bicubic filter, within 3 of 255, in a quarter of the time."""
+def resized(pixels_HW3: Pixels, width: int, height: int, part: CropBox | None = None) -> Pixels:
+    """As Pillow resizes with its bicubic filter, within 5 of 255, in a seventh of the time.
+
+    Args:
+        part: to make the result of, in pixels; the rest counts where the filter looks beyond it.
+    """
     source = ImageData(*pixels_HW3.shape[1::-1], PixelType.U8x3, pixels_HW3.tobytes())
     target = ImageData(width, height, PixelType.U8x3)
-    Resizer().resize(source, target, BICUBIC)
-    return np.frombuffer(target.get_buffer(), np.uint8).reshape(height, width, 3)
+    Resizer().resize(source, target, ResizeOptions(BICUBIC, crop_box=part))
+    # Copied: the target's own bytes cannot be written to.
+    return np.frombuffer(target.get_buffer(), np.uint8).reshape(height, width, 3).copy()
 
 
 def jpeg(pixels_HW3: Pixels, *, quality: int = 90) -> bytes:

@@ -20,12 +20,11 @@ def ranked(
     known: Vocabulary, probabilities_K: np.ndarray, *, most: int, least: float
 ) -> list[emoji_pb2.Suggestion]:
     """The emoji most likely first: at most `most`, 0 for 5, of at least the probability `least`."""
+    outputs = best(probabilities_K, most or DEFAULT)
     return [
         emoji_pb2.Suggestion(
-            emoji=known.emoji[index],
-            name=vocabulary.name(known.emoji[index]),
-            probability=probabilities_K[index],
+            emoji=known.emoji[output], name=vocabulary.name(known.emoji[output]), probability=each
         )
-        for index in best(probabilities_K, most or DEFAULT)
-        if probabilities_K[index] >= least
+        for output, each in zip(outputs.tolist(), probabilities_K[outputs].tolist(), strict=True)
+        if each >= least
     ]

@@ -1,9 +1,11 @@
 """What the trainer tells Prometheus; the README lists all."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from emojinet.v1 import state_pb2 as states
 from services.trainer.ledger import ACCOUNTS
 
 
@@ -27,8 +29,18 @@ class Metrics:
             "Mean loss of the last steps; 0 before the first.",
             registry=registry,
         )
+        self._runs = Gauge(
+            "emojinet_runs", "Runs that the data folder holds.", ["state"], registry=registry
+        )
         for account in ACCOUNTS:
             self._seconds.labels(account)
+
+    def show_runs(self, count: Callable[[int], int]) -> None:
+        """Tells from now on how many runs `count` finds in each state."""
+        for state in states.State.values():
+            if state != states.STATE_UNSPECIFIED:
+                name = states.State.Name(state).removeprefix("STATE_").lower()
+                self._runs.labels(name).set_function(partial(count, state))
 
     def count(self, images: float, seconds: Mapping[str, float], loss: float) -> None:
         """So much more was done, and this is the loss now."""

@@ -95,6 +95,8 @@ class Runs:
         self._runs: dict[str, pb.Run] = {}
         self._more = asyncio.Event()
         self._at_work: asyncio.Task[None] | None = None
+        # Of a copy: a scrape looks from a thread of its own.
+        metrics.show_runs(lambda state: sum(r.state == state for r in list(self._runs.values())))
 
     @property
     def _folder(self) -> Path:

@@ -200,6 +200,7 @@ async def test_what_was_used_of_a_quota_is_known_after_a_restart(tmp_path: Path)
                 assert (quota.calls, quota.refused) == (20, 0)
                 (name,) = running.tools.frontier.live()
                 assert (await running.get(name)).state == states.STATE_RUNNING
+                assert running.sample("emojinet_crawls", state="running") == 1
             left = running.sample("emojinet_source_quota_remaining", source="instagram-v1")
         assert left == 0
 

@@ -292,6 +292,8 @@ async def test_a_token_that_expired_pauses_a_crawl_until_it_is_replaced(
     async with crawler(tmp_path) as running:
         name = await running.start(request)
         crawl = await running.reached(name, states.STATE_PAUSED)
+        assert running.sample("emojinet_crawls", state="running") == 0
+        assert running.sample("emojinet_crawls", state="paused") == 1
         error = errors.from_proto(crawl.error)
         assert isinstance(error, errors.SourceRefused)
         assert f"put a valid access token into {token}" in str(error)

@@ -54,6 +54,8 @@ async def test_a_watcher_sees_the_state_of_now_then_changes_then_the_end(tmp_pat
     async with trainer(tmp_path) as running:  # what is told of it outlives the service
         assert await running.get(name) == last
         assert running.sample("emojinet_train_images_total") == 0
+        assert running.sample("emojinet_runs", state="succeeded") == 1
+        assert running.sample("emojinet_runs", state="failed") == 0
 
 
 async def test_one_run_is_at_work_and_the_others_wait_in_their_order(tmp_path: Path) -> None:

@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import numpy as np
+import openvino
+import pytest
+from openvino import opset13
+
+from services.shared import exported, golden, model
+from services.shared.exported import open_exported
+
+
+@pytest.mark.parametrize("precision", ["exact", "reduced"])
+def test_the_starter_passes_the_gate_of_each_precision(starter: Path, precision: str) -> None:
+    published = model.load(starter)
+
+    golden.check(published, open_exported(published, precision), precision)
+
+
+def test_a_batch_is_answered_as_its_pictures_are_one_by_one(starter: Path) -> None:
+    published = model.load(starter)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (3, 224, 224, 3), np.uint8)
+    for precision in ("exact", "reduced"):
+        look = open_exported(published, precision)
+        alone = [look(image[None])[0][0] for image in images]
+
+        logits, maps = look(images)
+
+        assert maps.shape == (3, published.architecture.features, 7, 7)
+        np.testing.assert_allclose(logits, alone, atol=0.05 if precision == "reduced" else 1e-4)
+
+
+def convolved(x: openvino.Node, times: int) -> openvino.Node:
+    for _ in range(times):
+        weights = opset13.constant(np.ones((3, 3, 1, 1), np.float32) / 3)
+        x = opset13.convolution(x, weights, [1, 1], [0, 0], [0, 0], [1, 1])
+    return x
+
+
+def test_the_first_convolutions_keep_float32() -> None:
+    x = opset13.parameter([-1, 3, 8, 8], np.float32)
+    y = convolved(x, 5)
+
+    (first, kept), (rest, lowered) = exported._cut(openvino.Model([y], [x]))
+
+    assert (kept, lowered) == ("f32", "bf16")
+    kinds = [[op.get_type_name() for op in part.get_ops()] for part in (first, rest)]
+    assert [kind.count("Convolution") for kind in kinds] == [exported.WHOLE, 2]
+
+
+@pytest.mark.parametrize("case", ["few convolutions", "a way around the cut"])
+def test_what_cannot_be_cut_is_lowered_as_a_whole(case: str) -> None:
+    x = opset13.parameter([-1, 3, 8, 8], np.float32)
+    y = convolved(x, 2) if case == "few convolutions" else opset13.add(convolved(x, 5), x)
+    network = openvino.Model([y], [x])
+
+    ((whole, precision),) = exported._cut(network)
+
+    assert whole is network
+    assert precision == "bf16"
+    look = openvino.Core().compile_model(whole, "CPU")
+    assert look(np.ones((1, 3, 8, 8), np.float32))[0].shape == (1, 3, 8, 8)
