@@ -219,6 +219,7 @@ def new_server(boundary: "Boundary", access: Access = FROM_HERE) -> "grpc.aio.Se
     """A server with our limits, not yet bound to a port."""
     age = round(CONNECTION_AGE_MS * random.uniform(0.9, 1.1))
     return grpc.aio.server(
+        # Guards first: what the boundary remembers is a method's own handler, never a refusal.
         interceptors=[*access.guards(boundary.count), boundary],
         options=[
             # Without this a second server binds the same port silently and takes half the calls.
