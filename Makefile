@@ -8,7 +8,7 @@ PROTOS := $(shell find protos -name '*.proto')
 READY := .venv/ready
 
 help: ## List what make can do
-	@grep -hE '^[a-z.-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
 
 .venv: $(READY) ## Install everything into .venv
 define INSTALL
@@ -115,6 +115,16 @@ prove-resume: $(READY) ## Kill trainings 100 times, and compare what they learn 
 prove-swap: $(READY) ## Swap models 50 times under load, half of them broken
 	$(BIN)/python -m tests.prove.swap
 
+prove-soak: $(READY) ## Half an hour of every kind of call: does memory grow? SAVE=1 records it
+	$(BIN)/python -m tests.prove.soak $(if $(SAVE),--save)
+
+k8s-check: $(READY) ## Render and validate the manifests, and test rules, dashboards and scripts
+	which promtool prometheus >/dev/null || { apt-get update -qq && apt-get install -yqq --no-install-recommends prometheus; }
+	$(BIN)/pytest tests/k8s --timeout 600
+
+k8s-smoke: ## On your cluster: apply the cpu overlay, wait, suggest an emoji; REGISTRY=… has its images
+	@REGISTRY='$(REGISTRY)' k8s/smoke.sh
+
 pictures: $(READY) ## Take the pictures of the documents from the running programs
 	$(BIN)/python -m tests.pictures
 
@@ -140,4 +150,4 @@ clean: ## End and remove everything that make has made, data included
 .PHONY: help .venv demo up down loop test test-system fuzz drawings bench-starter bench-spine bench-serving \
 	bench-decode bench-backends bench-crawl \
 	bench-duplicates bench-keep bench-storage bench-train bench-glyphs bench-photos bench-imbalance bench-page \
-	prove-crash prove-scale prove-resume prove-swap pictures lint protos protos-release clean
+	prove-crash prove-scale prove-resume prove-swap prove-soak k8s-check k8s-smoke pictures lint protos protos-release clean

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from services.shared.errors import EmojinetError, Overloaded
 
 MEMORY_SECONDS = 2.0  # past calls count for less and less
-EXCESS = 2.0  # so many times what is accepted is sent all the same: how else would one know
+EXCESS = 1.5  # so many times what is accepted is sent all the same: how else would one know
 SPARED = 10.0  # so few calls do no harm
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.1, 1.0  # of one push-back
 

@@ -17,9 +17,10 @@ from emojinet.v1 import inference_service_pb2 as pb
 from emojinet.v1 import inference_service_pb2_grpc as rpc
 from inference import grpc_service_pb2 as oip_pb
 from inference import grpc_service_pb2_grpc as oip_rpc
-from services.inference import live
+from services.inference import choice, live
 from services.inference.backends import timed
-from services.inference.gate import Gate, cores
+from services.inference.choice import Choice
+from services.inference.gate import Gate, Split, cores
 from services.inference.metrics import Metrics
 from services.inference.oip.servicer import OpenInference
 from services.inference.server import InferenceService, Serving
@@ -109,8 +110,12 @@ async def _load(
     """Starts the workers and everything that counts; returns the task that follows the registry."""
     began = time.monotonic()
     first = await live.first_model(options.model, options.registry)
+    way = Choice(options.backend, Split(cores()), cores())
+    if options.backend == "auto":
+        way = await choice.fastest(first, options.precision)
+        service.decoders = Decoders(way.decoders)
     _, gate = await asyncio.gather(
-        service.decoders.start(), Gate(first, options.backend, options.precision).start()
+        service.decoders.start(), Gate(first, way.backend, options.precision, way.split).start()
     )
     metrics = Metrics(registry)
     methods = [*SERVICE.methods, *OPEN_SERVICE.methods]
@@ -122,7 +127,10 @@ async def _load(
         return Serving(service.decoders, gate, metrics)
 
     async def start(new: model.Model) -> Serving:
-        gate = Gate(new, options.backend, options.precision)
+        # One that was not exported is refused only where that was asked for.
+        exported = "openvino.xml" in new.files
+        backend = way.backend if exported else options.backend
+        gate = Gate(new, backend, options.precision, way.split)
         return open_gate(await gate.start(gently=True))
 
     await live.turn(service, open_gate(gate), metrics)

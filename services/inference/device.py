@@ -1,8 +1,9 @@
 """The process that holds the accelerator: `python -m services.inference.device`, one per slot.
 
 The gate starts it. A job is a batch of records, a record what `ASK` packs and the pixels; the
-reply holds for each record its length, its logits and, where asked for, its embedding and the
-evidence for one emoji. Before it is ready it proves that it computes what was published.
+reply holds the seconds that the batch took, and for each record its length, its logits and, where
+asked for, its embedding and the evidence for one emoji. Before it is ready it proves that it
+computes what was published.
 """
 
 import json
@@ -27,29 +28,32 @@ from services.shared.saliency import Explainer
 from services.shared.worker import Handle, serve
 
 ASK = struct.Struct("<?i")  # whether to return the embedding; which output to explain, -1 for none
+TOOK = struct.Struct("<d")
 SIZE = struct.Struct("<I")
 BATCHES = (1, 2, 4, 8, 16, 32)
 
 
-def prepare(folder: Path, version: str, backend: str, precision: str) -> tuple[bytes, Handle]:
+def prepare(
+    folder: Path, version: str, backend: str, precision: str, threads: int = 1
+) -> tuple[bytes, Handle]:
     """Loads the model and checks it. The hello says which backend runs it and how fast, as JSON."""
     model = models.load(folder).check()
     if model.version != version:
         raise BadModel(f"{folder} was replaced while it was being loaded.", path=str(folder))
-    chosen, look = _open(model, backend, precision)
+    chosen, look = _open(model, backend, precision, threads)
+    # Its own CPU time, where it is one thread's: others may be at work on the same cores.
+    clock = time.process_time if chosen == "openvino" and threads == 1 else time.perf_counter
     if chosen.startswith("timed:"):
         times = timed.parse(chosen)
         seconds = {batch: times.seconds(batch) for batch in BATCHES}
     else:
         golden.check(model, look, precision)
-        # Its own CPU time, where it is one thread's: others may be at work on the same cores.
-        clock = time.process_time if chosen == "openvino" else time.perf_counter
         seconds = dict(_measure(model, look, clock))
     hello = {"backend": chosen, "seconds": seconds}
-    return json.dumps(hello).encode(), Device(model, look).handle
+    return json.dumps(hello).encode(), Device(model, look, clock).handle
 
 
-def _open(model: Model, backend: str, precision: str) -> tuple[str, Look]:
+def _open(model: Model, backend: str, precision: str, threads: int) -> tuple[str, Look]:
     # Here, so that a server needs only the packages of the backend it uses.
     if backend.startswith("timed:"):
         return backend, timed.open_timed(model, backend)
@@ -59,14 +63,14 @@ def _open(model: Model, backend: str, precision: str) -> tuple[str, Look]:
         try:
             from services.shared.exported import open_exported
 
-            return "openvino", open_exported(model, precision)
+            return "openvino", open_exported(model, precision, threads)
         except ImportError as error:
             if backend == "openvino":
                 raise BadModel(missing(error, "inference"), path=path) from None
     try:
         from services.inference.backends.torch import open_torch
 
-        return "torch", open_torch(model, precision)
+        return "torch", open_torch(model, precision, threads)
     except ImportError as error:
         raise BadModel(missing(error, "trainer"), path=path) from None
 
@@ -99,20 +103,22 @@ def _timed(look: Look, images: np.ndarray, clock: Callable[[], float]) -> float:
 class Device:
     """Computes batches of records."""
 
-    def __init__(self, model: Model, look: Look) -> None:
-        self._look = look
+    def __init__(self, model: Model, look: Look, clock: Callable[[], float]) -> None:
+        self._look, self._clock = look, clock
         self._edge = model.preprocessing.size_px
         self._model = model
         self._explainer: Explainer | None = None
 
     def handle(self, job: memoryview) -> bytes:
         """The reply to a batch of records."""
+        start = self._clock()
         record = ASK.size + self._edge**2 * 3
         asks = [ASK.unpack_from(job, start) for start in range(0, len(job), record)]
         rows = np.frombuffer(job, np.uint8).reshape(-1, record)[:, ASK.size :]
         images = np.ascontiguousarray(rows).reshape(-1, self._edge, self._edge, 3)
         logits, feature_maps = self._look(images)
-        return b"".join(self._reply(ask, logits[i], feature_maps[i]) for i, ask in enumerate(asks))
+        replies = [self._reply(ask, logits[i], feature_maps[i]) for i, ask in enumerate(asks)]
+        return b"".join([TOOK.pack(self._clock() - start), *replies])
 
     def _reply(self, ask: tuple[bool, int], logits_K: np.ndarray, map_Fhw: np.ndarray) -> bytes:
         embed, explain = ask
@@ -131,6 +137,7 @@ def main(
     version: Annotated[str, typer.Option()],
     backend: Annotated[str, typer.Option()],
     precision: Annotated[str, typer.Option()],
+    threads: Annotated[int, typer.Option()],
     pipe: Annotated[int, typer.Option()],
     gently: Annotated[bool, typer.Option()] = False,
 ) -> None:
@@ -138,7 +145,7 @@ def main(
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the server drains first, then ends us
 
     def ready() -> tuple[bytes, Handle]:
-        return prepare(folder, version, backend, precision)
+        return prepare(folder, version, backend, precision, threads)
 
     serve(pipe, (lambda: nicely(ready)) if gently else ready)
 

@@ -11,21 +11,21 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from services.inference.backends import timed
-from services.inference.device import ASK, SIZE
+from services.inference.curve import Curve
+from services.inference.device import ASK, SIZE, TOOK
 from services.shared.errors import DeviceDied
 from services.shared.model import Model
 from services.shared.queue import Priority, Queue, QueueMetrics, Served, Work
-from services.shared.worker import Worker, WorkerDied, start_all
+from services.shared.worker import ENVIRONMENT, Worker, WorkerDied, start_all
 
 GENTLE_SECONDS = 30.0  # ten times what it takes at half load
-WORTH_WAITING = 1.02  # a smaller batch is as good when an image costs at most so much more in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +47,27 @@ class Seen:
     served: Served
 
 
+class Split(NamedTuple):
+    """How the device workers of one model share the cores."""
+
+    workers: int
+    threads: int = 1
+    """Of each."""
+    keeps_memory: bool = True
+    """Whether malloc keeps what a forward pass needs for the next: see `worker.ENVIRONMENT`."""
+
+
 class Gate:
     """Owns the device workers of one model, and the line in front of them."""
 
-    def __init__(self, model: Model, backend: str, precision: str) -> None:
+    def __init__(
+        self, model: Model, backend: str, precision: str, split: Split | None = None
+    ) -> None:
         self.model, self.backend, self.precision = model, backend, precision
-        self.slots = timed.parse(backend).slots if backend.startswith("timed:") else cores()
-        self.seconds: dict[int, float] = {}
+        if backend.startswith("timed:"):
+            split = Split(timed.parse(backend).slots)
+        self.split = split or Split(cores())
+        self.slots = self.split.workers
         self._workers: list[Worker] = []
 
     async def start(self, *, gently: bool = False) -> "Gate":
@@ -71,24 +85,31 @@ class Gate:
             self._workers = await start_all(self._start() for _ in range(self.slots))
         hellos = [json.loads(worker.hello) for worker in self._workers]
         self.backend = hellos[0]["backend"]
-        for batch in min((hello["seconds"] for hello in hellos), key=len):
-            # They measured beside each other: the fastest was disturbed least.
-            self.seconds[int(batch)] = min(hello["seconds"][batch] for hello in hellos)
+        sizes = min((hello["seconds"] for hello in hellos), key=len)
+        # They measured beside each other: the fastest was disturbed least.
+        self.curve = Curve({int(b): min(hello["seconds"][b] for hello in hellos) for b in sizes})
         return self
 
     def open(self, metrics: QueueMetrics) -> None:
         """Lets the workers pull from the line."""
-        curve = worthwhile(self.seconds)
         self.queue = Queue(
             "device",
             self._start,
             slots=self.slots,
             metrics=metrics,
-            relative=[seconds / curve[0] for seconds in curve],
+            relative=self.curve.relative,
         )
-        self.image_seconds = curve[0]
-        self.capacity = self.slots * len(curve) / curve[-1]
         self.queue.open(self._workers)
+
+    @property
+    def image_seconds(self) -> float:
+        """What one image takes alone."""
+        return self.curve.image_seconds
+
+    @property
+    def capacity(self) -> float:
+        """Images a second of all workers together."""
+        return self.slots * self.curve.capacity
 
     async def close(self) -> None:
         """Lets running work finish and ends the workers."""
@@ -114,7 +135,9 @@ class Gate:
             raise DeviceDied("The accelerator's worker died. Try again.") from None
 
     def _read(self, served: Served, ask: Ask) -> Seen:
-        start = 0
+        if served.index == 0:
+            self.curve.observe(served.batch_size, *TOOK.unpack_from(served.reply))
+        start = TOOK.size
         for _ in range(served.index):
             start += SIZE.size + SIZE.unpack_from(served.reply, start)[0]
         (length,) = SIZE.unpack_from(served.reply, start)
@@ -138,23 +161,14 @@ class Gate:
             f"--version={self.model.version}",
             f"--backend={self.backend}",
             f"--precision={self.precision}",
+            f"--threads={self.split.threads}",
         ]
-        return await Worker(f"services.inference.{module}", arguments).start()
-
-
-def worthwhile(seconds: Mapping[int, float]) -> list[float]:
-    """s(1), s(2), … up to the smallest batch in which an image is about as cheap as in any.
-
-    >>> worthwhile({1: 0.020, 2: 0.040})
-    [0.02]
-    >>> [round(s, 3) for s in worthwhile({1: 0.008, 2: 0.009, 4: 0.011})]
-    [0.008, 0.009, 0.01, 0.011]
-    """
-    sizes = sorted(seconds)
-    cheapest = min(seconds[b] / b for b in sizes)
-    best = next(b for b in sizes if seconds[b] / b <= WORTH_WAITING * cheapest)
-    every = range(1, best + 1)
-    return [float(s) for s in np.interp(every, sizes, [seconds[b] for b in sizes])]
+        environment = {
+            name: value
+            for name, value in ENVIRONMENT.items()
+            if self.split.keeps_memory or not name.startswith("MALLOC_")
+        }
+        return await Worker(f"services.inference.{module}", arguments, environment).start()
 
 
 def cores() -> int:

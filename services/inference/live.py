@@ -68,7 +68,7 @@ async def _build_starter(root: Path) -> None:
 async def turn(service: InferenceService, serving: Serving, metrics: Metrics) -> None:
     """Sends new calls to another model, and ends the present one when nobody waits for it."""
     before, service.serving = service.serving, serving
-    metrics.show_model(serving.label, serving.gate.capacity)
+    metrics.show_model(serving.label, serving.gate)
     if before is not None:
         while before.in_flight:
             await asyncio.sleep(0.01)

@@ -1,9 +1,15 @@
 """What the inference server tells Prometheus beside what its queues do; the README lists all."""
 
+from functools import partial
+from typing import TYPE_CHECKING
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from emojinet.v1.model_pb2 import ServedModel
 from services.shared.queue import BUCKETS_SECONDS, Priority, QueueMetrics
+
+if TYPE_CHECKING:
+    from services.inference.gate import Gate
 
 STAGES = ("decode", "device", "total")
 SHED_REASONS = ("overloaded", "deadline")
@@ -17,6 +23,12 @@ class Metrics:
         self.capacity = Gauge(
             "emojinet_capacity_images_per_second",
             "What the device workers could do together, from their measured service times.",
+            registry=registry,
+        )
+        self.service_time = Gauge(
+            "emojinet_service_time_seconds",
+            "s(b): what a batch of so many images takes on one device worker, by what ran lately.",
+            ["batch"],
             registry=registry,
         )
         self.batch_size = Histogram(
@@ -49,8 +61,12 @@ class Metrics:
             for priority in Priority:
                 self.shed.labels(reason, priority)
 
-    def show_model(self, model: ServedModel, capacity: float) -> None:
-        """Says which model is served now, and how many images a second it could see."""
-        self.capacity.set(capacity)
+    def show_model(self, model: ServedModel, gate: "Gate") -> None:
+        """Says which model is served now, and how fast; refined while it is."""
+        self.capacity.set_function(lambda: gate.capacity)
         self.model.clear()
         self.model.labels(model.name, model.version, model.backend, model.precision).set(1)
+        self.service_time.clear()
+        for batch in list(gate.curve.seconds):
+            seconds = partial(gate.curve.seconds.__getitem__, batch)
+            self.service_time.labels(batch).set_function(seconds)

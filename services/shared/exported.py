@@ -12,7 +12,6 @@ from services.shared.model import Model
 
 WHOLE = 3  # convolutions that keep float32 where the others do not
 OPTIONS = {
-    "INFERENCE_NUM_THREADS": 1,
     "NUM_STREAMS": 1,
     "ENABLE_CPU_PINNING": False,  # workers of one machine would be pinned to the same core
 }
@@ -20,8 +19,8 @@ Run = Callable[[np.ndarray], list[np.ndarray]]
 """From a network's input to its outputs, which are valid until the next run."""
 
 
-def open_exported(model: Model, precision: str) -> Look:
-    """The model's exported form, compiled for one thread of this machine's CPU.
+def open_exported(model: Model, precision: str, threads: int = 1) -> Look:
+    """The model's exported form, compiled for so many threads of this machine's CPU.
 
     `reduced` computes in bfloat16, except for the first convolutions: rounding what they see of
     the picture is the most of what bfloat16 does to an answer. Of the starter's probes, 0.964
@@ -35,7 +34,7 @@ def open_exported(model: Model, precision: str) -> Look:
         network.reshape([-1, edge_px, edge_px, 3])
         outputs = len(network.outputs)
         parts = _cut(network) if precision == "reduced" else [(network, "f32")]
-        runs = [_compiled(part, kind) for part, kind in parts]
+        runs = [_compiled(part, kind, threads) for part, kind in parts]
     except RuntimeError as error:
         raise BadModel(
             f"OpenVINO cannot run the model {model.folder}: {_last_line(error)}",
@@ -59,7 +58,7 @@ def open_exported(model: Model, precision: str) -> Look:
 
 
 def _cut(network: openvino.Model) -> list[tuple[openvino.Model, str]]:
-    """The first convolutions and the rest, with their precisions; all of it if it has no such cut."""
+    """The first convolutions and the rest, with their precisions; all of it if none can be cut."""
     convolutions = [
         node for node in network.get_ordered_ops() if "Convolution" in node.get_type_name()
     ]
@@ -80,8 +79,8 @@ def _cut(network: openvino.Model) -> list[tuple[openvino.Model, str]]:
     return [(first, "f32"), (rest, "bf16")]
 
 
-def _compiled(network: openvino.Model, kind: str) -> Run:
-    options = OPTIONS | {"INFERENCE_PRECISION_HINT": kind}
+def _compiled(network: openvino.Model, kind: str, threads: int) -> Run:
+    options = OPTIONS | {"INFERENCE_PRECISION_HINT": kind, "INFERENCE_NUM_THREADS": threads}
     request = openvino.Core().compile_model(network, "CPU", options).create_infer_request()
     count = len(network.outputs)
 

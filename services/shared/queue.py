@@ -30,7 +30,9 @@ BUCKETS_SECONDS = tuple(
 MAX_WORK = 4096  # pieces in line; deadlines bound it long before, where callers set them
 MAX_WAITING_BYTES = 512 << 20
 BULK_EVERY = 10  # every tenth batch starts with bulk work, so that it is never starved
-ANSWER_SECONDS = 0.005  # what an answer needs from here to its caller
+ANSWER_SECONDS = 0.005  # what an answer needs from here to its caller, where the loop is idle
+ANSWER_TURNS = 4  # turns of the event loop between a worker's reply and the wire
+TURN_WEIGHT = 1 / 16
 MEMORY_SECONDS = 2.0  # how much past work the pace remembers
 
 log = logging.getLogger(__name__)
@@ -59,6 +61,7 @@ class Work:
     """When its answer is worth nothing any more, on `time.monotonic`."""
     priority: Priority = Priority.INTERACTIVE
     arrived: float = 0.0
+    delivered: float = 0.0
     retried: bool = False
     done: "asyncio.Future[Served]" = field(init=False)
 
@@ -177,6 +180,7 @@ class Queue:
         self._interactive, self._bulk = Line(), Line()
         self._lines = {Priority.INTERACTIVE: self._interactive, Priority.BULK: self._bulk}
         self._running: dict[int, float] = {}  # slot -> when its batch should be done
+        self._turn_seconds = 0.0  # of the event loop, between an answer and whoever waits for it
         self._idle: list[asyncio.Future[None]] = []  # one for each worker that waits for work
         self._pulls = count(1)
         self._closing = False
@@ -254,7 +258,10 @@ class Queue:
         self._lines[work.priority].join(work)
         self._wake()
         try:
-            return await work.done
+            served = await work.done
+            turn = time.monotonic() - work.delivered
+            self._turn_seconds += TURN_WEIGHT * (turn - self._turn_seconds)
+            return served
         except asyncio.CancelledError:
             if self._lines[work.priority].leave(work):
                 self._observe(work, "expired" if time.monotonic() > work.deadline else "cancelled")
@@ -320,13 +327,14 @@ class Queue:
             return []
         order = FIRST_BULK if next(self._pulls) % BULK_EVERY == 0 else FIRST_INTERACTIVE
         room = self._size()
+        answer = ANSWER_SECONDS + ANSWER_TURNS * self._turn_seconds
         batch: list[Work] = []
         for line in (self._lines[priority] for priority in order):
             while line.works and len(batch) < room:
                 work = line.pop()
                 finish = (
                     time.monotonic()
-                    + ANSWER_SECONDS
+                    + answer
                     + (work.cost_seconds * self._relative[room - 1] * self.pace.factor)
                 )
                 if finish > work.deadline:
@@ -362,11 +370,13 @@ class Queue:
             self._metrics.busy_of(self.stage, work.priority).inc(worked / len(batch))
 
     def _deliver(self, batch: Sequence[Work], reply: bytes, started: float) -> None:
-        worked, size = time.monotonic() - started, len(batch)
+        now = time.monotonic()
+        worked, size = now - started, len(batch)
         ran, seconds = self.batches.get(size, (0, 0.0))
         self.batches[size] = ran + 1, seconds + worked
         for index, work in enumerate(batch):
             waited = self._observe(work, "served", started)
+            work.delivered = now
             if not work.done.done():
                 work.done.set_result(Served(reply, index, size, waited, worked))
 

@@ -26,7 +26,7 @@ import struct
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -161,14 +161,19 @@ class Replies(asyncio.BufferedProtocol):
 class Worker:
     """The parent's end of one worker process. Await `start`, then `do` one job at a time."""
 
-    def __init__(self, module: str, arguments: Sequence[str]) -> None:
+    def __init__(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        environment: Mapping[str, str] = ENVIRONMENT,
+    ) -> None:
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         command = [sys.executable, "-m", module, *arguments, f"--pipe={theirs.fileno()}"]
         self._process = subprocess.Popen(
             command,
-            env=os.environ | ENVIRONMENT,
+            env=os.environ | environment,
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=2,  # whatever a library prints belongs to the log

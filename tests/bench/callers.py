@@ -23,6 +23,7 @@ from emojinet.v1 import error_reason_pb2 as reasons
 from emojinet.v1 import inference_service_pb2 as pb
 
 CONNECTIONS = 4  # of gRPC; HTTP/1.1 needs one for each call in flight
+OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
 CLOSED_DEADLINE_SECONDS = 10.0
 WARM_UP_SECONDS = 0.5
 REFUSALS = {408, 429, 503, 504}  # of HTTP
@@ -50,19 +51,25 @@ class Load:
     """In which calls were due."""
     good: list[tuple[float, bytes]]
     """The answers, and when they came: seconds after the start."""
+    server_seconds: float = 0.0
+    """CPU that the server used in that time; 0 if nobody says."""
+
+    @property
+    def answered(self) -> int:
+        """Those that came after the load had ended do not count."""
+        return sum(at <= self.seconds for at, _ in self.good)
 
     @property
     def rate(self) -> float:
-        """Answers a second; those that came after the load had ended do not count."""
-        return sum(at <= self.seconds for at, _ in self.good) / self.seconds
+        """Answers a second."""
+        return self.answered / self.seconds
 
 
 @contextlib.asynccontextmanager
 async def over_grpc(address: str) -> AsyncIterator[Send]:
     """Calls `Suggest` there."""
-    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
     async with contextlib.AsyncExitStack() as stack:
-        channels = [grpc.aio.insecure_channel(address, options) for _ in range(CONNECTIONS)]
+        channels = [grpc.aio.insecure_channel(address, OPTIONS) for _ in range(CONNECTIONS)]
         for channel in channels:
             await stack.enter_async_context(channel)
             await channel.channel_ready()
@@ -100,13 +107,21 @@ async def over_http(url: str, content_type: str) -> AsyncIterator[Send]:
 
 
 async def closed_loop(
-    send: Send, requests: Sequence[bytes], in_flight: int, seconds: float
+    send: Send,
+    requests: Sequence[bytes],
+    in_flight: int,
+    seconds: float,
+    used_seconds: Callable[[], float] = lambda: 0.0,
 ) -> Load:
-    """So many callers, each of whom calls again as soon as it is answered."""
+    """So many callers, each of whom calls again as soon as it is answered.
+
+    Args:
+        used_seconds: the CPU that the server has used by now.
+    """
     loop, turns = asyncio.get_running_loop(), itertools.cycle(requests)
     answers: list[Answered] = []
     start = loop.time() + WARM_UP_SECONDS
-    cpu = wall = 0.0
+    cpu = wall = spent = 0.0
 
     async def caller() -> None:
         while (at := loop.time() - start) < seconds:
@@ -118,8 +133,11 @@ async def closed_loop(
         for _ in range(in_flight):
             group.create_task(caller())
         await asyncio.sleep(start - loop.time())
-        cpu, wall = time.process_time(), time.perf_counter()
-    return _load(answers, seconds, time.process_time() - cpu, time.perf_counter() - wall)
+        cpu, wall, before = time.process_time(), time.perf_counter(), used_seconds()
+        await asyncio.sleep(start + seconds - loop.time())
+        spent = used_seconds() - before
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    return _load(answers, seconds, cpu, wall, spent)
 
 
 async def open_loop(
@@ -154,7 +172,13 @@ async def open_loop(
     return _load(answers, seconds, time.process_time() - cpu, time.perf_counter() - wall)
 
 
-def _load(answers: Sequence[Answered], seconds: float, cpu: float, wall: float) -> Load:
+def _load(
+    answers: Sequence[Answered],
+    seconds: float,
+    cpu: float,
+    wall: float,
+    server_seconds: float = 0.0,
+) -> Load:
     if not answers:
         raise TimeoutError("nobody was answered: the machine is too busy, or the time too short")
     outcomes, good = [], []
@@ -163,7 +187,7 @@ def _load(answers: Sequence[Answered], seconds: float, cpu: float, wall: float) 
         outcomes.append(Outcome(answer.at, answer.lag, answer.latency, kind, why))
         if kind is Kind.GOOD and isinstance(answer.came, bytes):
             good.append((answer.at + answer.latency, answer.came))
-    return Load(Report(outcomes, cpu, wall), seconds, good)
+    return Load(Report(outcomes, cpu, wall), seconds, good, server_seconds)
 
 
 def judged(came: Came | Kind) -> tuple[Kind, str]:

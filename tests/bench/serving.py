@@ -11,7 +11,8 @@ other within each round; callers take their share of the cores from all of them 
 - a grpc.aio server with a lock around eager PyTorch, as people write it first.
 
 Throughput is the best of the closed loops of a round. The open loops offer multiples of that, with
-deadlines of 1 s. The last line is `RESULT`; a figure is null where it could not be measured.
+deadlines of 1 s. Ours also answers calls beside bulk work (`tests/bench/bulk.py`). The last line is
+`RESULT`; a figure is null where it could not be measured.
 """
 
 import asyncio
@@ -44,7 +45,8 @@ from services.shared.errors import BadModel
 from services.shared.exported import open_exported
 from services.shared.model import Model
 from services.shared.worker import ENVIRONMENT
-from tests.bench import bare, serving_tables, standings
+from tests.bench import bare, bulk, serving_tables, standings
+from tests.bench.bulk import Beside
 from tests.bench.callers import Load, closed_loop, open_loop
 from tests.bench.contenders import Contender, Peers, Server, first_places, ours, running
 from tests.bench.peers import environment
@@ -59,6 +61,7 @@ LIMITS = {"exact": (1, 4), "reduced": (1, 8)}  # batches, of which the best is t
 LARGE = ((1632, 1224), (2304, 1728))  # 2 and 4 megapixels
 WIDTH = 150  # of the tables, also where nobody looks
 SAME_SHARE = 0.8  # of the best peer's capacity: what all get
+BULK_SHARE = 2 / 3  # of the time of a load, for each of the parts that are compared
 CALM_SECONDS, CALM_SHARE = 1.5, 0.3
 """Behind each open loop: so long, so much of capacity."""
 
@@ -77,6 +80,7 @@ class Run:
     standings: dict[str, Standing] = field(default_factory=lambda: defaultdict(Standing))
     answers: dict[str, list[str]] = field(default_factory=dict)
     overhead: dict[str, float] = field(default_factory=dict)
+    beside_bulk: list[Beside] = field(default_factory=list)
 
     def peers(self) -> list[Contender]:
         """With our backend and our decode inside."""
@@ -117,14 +121,12 @@ def closed(run: Run, server: Server, levels: Sequence[int], *, large: bool = Fal
 
     async def load(in_flight: int) -> Load:
         async with server.connect() as send:
-            return await closed_loop(send, bodies, in_flight, run.seconds)
+            return await closed_loop(send, bodies, in_flight, run.seconds, server.cpu_seconds)
 
     for in_flight in levels:
-        before = server.cpu_seconds()
         brought = asyncio.run(load(in_flight))
-        spent, memory_mb = server.cpu_seconds() - before, server.memory_mb()
         of_ours = contender.name in (ours().name, ours("reduced").name)
-        found = standings.closed(brought, spent, memory_mb, ours=of_ours)
+        found = standings.closed(brought, server.memory_mb(), ours=of_ours)
         (standing.large if large else standing.closed[in_flight]).append(found)
 
 
@@ -161,6 +163,8 @@ def round_of(run: Run) -> None:
         with serving(run, contender) as server:
             closed(run, server, LEVELS)
             closed(run, server, (32,), large=True)
+            if contender.name == ours().name:
+                run.beside_bulk.append(beside_bulk(run, server))
     for contender in (*run.tuned(), *run.documented()):
         with serving(run, contender) as server:
             closed(run, server, FEW_LEVELS)
@@ -176,6 +180,12 @@ def round_of(run: Run) -> None:
             if contender.name == ours().name:
                 opened(run, server, "10x throttled", 10 * capacity, Throttle())
                 run.overhead = run.overhead or overhead(server, run)
+
+
+def beside_bulk(run: Run, server: Server) -> Beside:
+    """Interactive calls alone and beside bulk work."""
+    capacity = run.standings[server.contender.name].capacities()[-1]
+    return asyncio.run(bulk.measure(server.address, run.small, capacity, BULK_SHARE * run.seconds))
 
 
 def overhead(server: Server, run: Run) -> dict[str, float]:
@@ -321,6 +331,8 @@ def main(
         round_of(run)
         Console(stderr=True).print(f"round {number + 1} of {rounds} is done", style="dim")
     found = throughputs(run) | overloads(run) | latencies(run)
+    many = run.standings[ours().name].closed[32]
+    found |= bulk.figures(run.beside_bulk, [one.rate for one in many])
     took = time.monotonic() - began
     found["stolen_share"] = (psutil.cpu_times().steal - before.steal) / took / cores()
     found |= {"disagreements": disagreements(run), "rounds": rounds, "seconds": seconds}

@@ -84,10 +84,10 @@ def share_ms(ascending: Sequence[float], share: float) -> float:
     return 1000 * ascending[min(len(ascending) - 1, int(share * len(ascending)))]
 
 
-def closed(load: Load, cpu_seconds: float, memory_mb: float, *, ours: bool) -> Closed:
+def closed(load: Load, memory_mb: float, *, ours: bool) -> Closed:
     """What a closed loop says."""
     report = load.report
-    if report.count(Kind.GOOD) == 0:
+    if load.answered == 0:
         return Closed(0.0, [], float("nan"), float("nan"), memory_mb, {})
     phases: dict[str, float] = {}
     if ours:
@@ -98,7 +98,7 @@ def closed(load: Load, cpu_seconds: float, memory_mb: float, *, ours: bool) -> C
     return Closed(
         load.rate,
         report.latencies(Kind.GOOD),
-        1000 * cpu_seconds / report.count(Kind.GOOD),
+        1000 * load.server_seconds / load.answered,
         1000 * report.cpu_seconds / len(report.outcomes),
         memory_mb,
         phases,

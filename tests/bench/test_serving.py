@@ -21,7 +21,8 @@ from clients.throttle import Throttle
 from emojinet.v1 import inference_service_pb2 as pb
 from emojinet.v1 import inference_service_pb2_grpc as rpc
 from services.shared import errors, pixels
-from tests.bench import serving_tables, standings
+from tests.bench import bulk, serving_tables, standings
+from tests.bench.bulk import Beside
 from tests.bench.callers import closed_loop, open_loop, over_grpc, over_http
 from tests.bench.serving import rounded
 from tests.bench.standings import Standing, ratio, share_ms
@@ -82,6 +83,18 @@ async def test_a_closed_loop_has_as_many_callers_as_it_says() -> None:
     assert load.report.count(Kind.GOOD) == len(load.report.outcomes)
 
 
+async def test_the_servers_time_is_that_of_the_calls_that_are_measured() -> None:
+    began = time.monotonic()
+
+    def used_seconds() -> float:
+        return (time.monotonic() - began) / 2
+
+    async with http(200, 0.05) as url, over_http(url, "image/jpeg") as send:
+        load = await closed_loop(send, [b"picture"], 4, 1.0, used_seconds)
+    found = standings.closed(load, 100.0, ours=False)
+    assert found.server_ms * load.answered == pytest.approx(500, rel=0.1)
+
+
 async def test_an_open_loop_does_not_wait_for_answers() -> None:
     async with http(200, 0.5) as url, over_http(url, "image/jpeg") as send:
         began = time.monotonic()
@@ -124,10 +137,17 @@ async def test_what_our_server_says_of_its_time_is_read() -> None:
         return answer.SerializeToString()
 
     shut = await closed_loop(send, [b""], 1, 0.1)
-    found = standings.closed(shut, 0.5, 100.0, ours=True)
+    found = standings.closed(shut, 100.0, ours=True)
     assert found.phases_ms["compute"] == pytest.approx(300)
     load = await open_loop(send, calls(4, 0.01), 1.0)
     assert standings.opened(load, 4.0, 0.8).wasted_share == pytest.approx(0.25)
+
+
+def test_what_bulk_costs_is_told_round_by_round() -> None:
+    rounds = [Beside([0.1] * 20, [0.11] * 20, 60.0), Beside([0.2] * 20, [0.3] * 20, 50.0)]
+    found = bulk.figures(rounds, [60.0, 100.0])
+    assert found["bulk_p95_ratio"] == pytest.approx(1.3)
+    assert found["bulk_throughput_ratio_least"] == 0.5
 
 
 def test_a_ratio_is_of_each_round_and_to_the_best_of_the_others() -> None:

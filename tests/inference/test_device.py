@@ -35,9 +35,11 @@ def test_a_timed_device_says_what_its_batches_take_and_answers_the_prior(
     edge = published.preprocessing.size_px
     record = device.ASK.pack(False, -1) + bytes(edge * edge * 3)
     reply = handle(memoryview(record * 2))
-    size = device.SIZE.unpack_from(reply)[0]
-    assert len(reply) == 2 * (device.SIZE.size + size)
-    logits = np.frombuffer(reply, "<f4", size // 4, device.SIZE.size)
+    (took,) = device.TOOK.unpack_from(reply)
+    size = device.SIZE.unpack_from(reply, device.TOOK.size)[0]
+    assert took == pytest.approx(0.003, rel=0.5)
+    assert len(reply) == device.TOOK.size + 2 * (device.SIZE.size + size)
+    logits = np.frombuffer(reply, "<f4", size // 4, device.TOOK.size + device.SIZE.size)
     prior = published.vocabulary.prior()
     assert published.probabilities(logits[None])[0] == pytest.approx(prior, abs=1e-5)
 

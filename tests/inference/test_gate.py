@@ -10,7 +10,7 @@ import psutil
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.inference.gate import Ask, Gate, worthwhile
+from services.inference.gate import Ask, Gate
 from services.shared import model
 from services.shared.errors import BadModel, DeviceDied
 from services.shared.queue import Priority, QueueMetrics
@@ -167,10 +167,3 @@ async def test_slots_work_side_by_side(tiny: Path) -> None:
 async def test_a_model_that_cannot_run_here_is_refused_before_it_serves(tiny: Path) -> None:
     with pytest.raises(BadModel, match=r"openvino\.xml"):
         await Gate(model.load(tiny), "openvino", "exact").start()
-
-
-def test_a_larger_batch_must_be_worth_waiting_for() -> None:
-    flat = {1: 0.0080, 2: 0.0159, 4: 0.0318}
-    assert worthwhile(flat) == [0.0080]
-    steep = {1: 0.008, 2: 0.009, 4: 0.011, 8: 0.015}
-    assert len(worthwhile(steep)) == 8

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.k8s.promtool import ROOT, Pod, check_alerts, named, rule_file
+from tests.k8s.promtool import Pod, check_alerts, named
 
 pytestmark = pytest.mark.system
 HPA = {"namespace": "emojinet", "horizontalpodautoscaler": "emojinet-inference"}
@@ -12,9 +12,6 @@ INFERENCE = {"namespace": "emojinet", "pod": "emojinet-inference-a"}
 CRAWLER = {"namespace": "emojinet", "pod": "emojinet-crawler-a"}
 TRAINER = {"namespace": "emojinet", "pod": "emojinet-trainer-a"}
 GOOD = Pod(served=30, waited={"device": 0.3}, busy={"device": 0.6})
-ALL = [
-    rule for group in rule_file()["groups"] for rule in group["rules"] if "alert" in rule
-]  # fmt: skip
 
 
 def always(value: float) -> str:
@@ -203,9 +200,3 @@ def test_a_run_that_fails_is_told_and_those_from_long_ago_are_not(tmp_path: Path
 def test_a_loss_that_is_no_number_is_told(tmp_path: Path) -> None:
     loss = {named("emojinet_train_loss", **TRAINER): "NaN+0x1000"}
     check_alerts(tmp_path, healthy() | loss, ["EmojinetTrainingFailed"], "10m")
-
-
-@pytest.mark.parametrize("alert", ALL, ids=lambda alert: alert["alert"])
-def test_every_alert_has_its_entry_in_the_operators_page(alert: dict[str, object]) -> None:
-    page = (ROOT / "docs/operations.md").read_text()
-    assert f"### {alert['alert']}" in page

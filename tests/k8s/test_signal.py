@@ -87,18 +87,18 @@ def test_a_pod_without_series_has_no_signal_and_takes_none_from_the_others(tmp_p
 
 
 def test_large_photographs_overload_the_decoders_while_the_device_idles(tmp_path: Path) -> None:
-    # 4 MP, 27 ms each on two decoders: 74 a second, on a device that could do 166; 20 a second
-    # more are asked for. With the slow lane taken for capacity the demand would be 0.667.
+    # 4 MP take 6.7 ms of a core (bench-decode): two decoders do 298 a second, in front of a GPU that
+    # could do 1,000; 60 a second more are asked for. Were the slow lane capacity, it would be 0.667.
     pod = Pod(
-        served=74,
-        waited={"decode": 74 * 0.4, "device": 74 * 0.001},
-        refused=20,
-        busy={"decode": 2.0, "device": 74 * 0.012},
-        capacity=166.7,
-        first=0.012,
+        served=298,
+        waited={"decode": 298 * 0.4, "device": 298 * 0.001},
+        refused=60,
+        busy={"decode": 2.0, "device": 0.9},
+        capacity=1000.0,
+        first=0.008,
         decoders=2,
     )
-    expect(tmp_path, pod, wait=round((74 * 0.401 + 20) / 94, 3), demand=1.0)
+    expect(tmp_path, pod, wait=round((298 * 0.401 + 60) / 358, 3), demand=1.0)
 
 
 def test_what_is_refused_counts_as_a_second_of_wait(tmp_path: Path) -> None:

@@ -309,3 +309,20 @@ def test_the_pace_learns_how_much_slower_work_runs_and_forgets() -> None:
     for _ in range(1000):
         pace.observe(0.01, 0.01)
     assert pace.factor == pytest.approx(1, rel=0.05)
+
+
+async def test_work_is_dropped_whose_answer_a_busy_event_loop_would_bring_too_late() -> None:
+    async def busy() -> None:
+        while True:
+            time.sleep(0.05)  # as a loop with too much to do
+            await asyncio.sleep(0)
+
+    async with room() as r:
+        await r.run("a", within=0.15)
+        loop = asyncio.create_task(busy())
+        for _ in range(40):
+            await r.run("b")
+        with pytest.raises(errors.Overloaded):
+            await r.run("c", within=0.15)
+        loop.cancel()
+        assert r.waits("expired") == 1

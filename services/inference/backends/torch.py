@@ -9,14 +9,14 @@ from services.shared.golden import Look
 from services.shared.model import Model
 
 
-def open_torch(model: Model, precision: str) -> Look:
-    """The network on the first GPU, else on one thread of the CPU."""
+def open_torch(model: Model, precision: str, threads: int = 1) -> Look:
+    """The network on the first GPU, else on so many threads of the CPU."""
     if precision != "exact":
         raise BadModel(
             "Backend torch is exact only; --precision reduced needs --backend openvino.",
             path=str(model.folder),
         )
-    torch.set_num_threads(1)  # one worker per core: more threads would only wait for each other
+    torch.set_num_threads(threads)
     net = network.read(model)
     if not torch.cuda.is_available():
         return lambda x_BHWC: network.look(net, x_BHWC)

@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 from inference import grpc_service_pb2 as pb
-from services.inference.gate import worthwhile
 from services.inference.oip.outputs import EMBEDDING, EMOJI, PROBABILITY
 from services.inference.oip.tensors import IMAGE, PIXELS
 from services.inference.server import MAX_IMAGES, Serving
@@ -71,7 +70,7 @@ def config(serving: Serving) -> pb.ModelConfig:
         max_batch_size=MAX_IMAGES,
         instance_group=[pb.ModelInstanceGroup(name=gate.backend, count=gate.slots)],
         dynamic_batching=pb.ModelDynamicBatching(
-            preferred_batch_size=[len(worthwhile(gate.seconds))],
+            preferred_batch_size=[len(gate.curve.relative)],
             priority_levels=2,
             default_priority_level=1,
         ),
