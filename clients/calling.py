@@ -7,6 +7,7 @@ from typing import Any, Self, TypeVar
 import grpc
 
 from clients.client import channel_options, from_rpc
+from clients.credentials import Credentials, trouble
 from services.shared.errors import EmojinetError, ServerUnreachable
 from services.shared.watching import LIVE
 
@@ -23,11 +24,14 @@ class Calling:
 
     SERVICE: str
 
-    def __init__(self, server: str, stub: Callable[[grpc.Channel], Any]) -> None:
+    def __init__(
+        self, server: str, stub: Callable[[grpc.Channel], Any], credentials: Credentials | None
+    ) -> None:
         self._server = server
+        credentials = credentials or Credentials.of_environment()
         # A server that comes back is found soon, not after gRPC's pauses of up to two minutes.
         options = [*channel_options(server), ("grpc.max_reconnect_backoff_ms", 1_000)]
-        self._channel = grpc.insecure_channel(server, options=options)
+        self._channel = credentials.channel(server, options)
         self._stub = stub(self._channel)
 
     def close(self) -> None:
@@ -74,7 +78,9 @@ class Calling:
 
     def _error(self, failure: grpc.RpcError) -> EmojinetError:
         error = from_rpc(failure, self._server)
-        return self._unreachable() if isinstance(error, ServerUnreachable) else error
+        if not isinstance(error, ServerUnreachable):
+            return error
+        return trouble(self._server, failure.details()) or self._unreachable()
 
     def _unreachable(self) -> ServerUnreachable:
         return ServerUnreachable(

@@ -8,6 +8,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 import sys
 from importlib.metadata import version
 from io import TextIOWrapper
+from pathlib import Path
 from signal import SIG_DFL, SIGINT, raise_signal, signal
 from typing import Annotated, cast
 
@@ -15,11 +16,13 @@ import typer
 
 from clients import options
 from clients.crawl import crawl
+from clients.credentials import ENVIRONMENT
 from clients.dataset import dataset
 from clients.load import load
 from clients.model import model
 from clients.status import status
 from clients.suggest import suggest
+from clients.token import token
 from clients.train import train
 from clients.up import down, up
 from clients.web.serve import web
@@ -42,6 +45,7 @@ app.add_typer(crawl, name="crawl")
 app.add_typer(dataset, name="dataset")
 app.add_typer(train, name="train")
 app.add_typer(model, name="model")
+app.add_typer(token, name="token")
 
 
 def _print_version(wanted: bool) -> None:
@@ -50,8 +54,32 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _shown(name: str, text: str) -> typer.models.OptionInfo:
+    """A file of what servers are shown, or known by; commands find it in the environment."""
+
+    def remember(path: Path | None) -> Path | None:
+        if path is not None:
+            os.environ[ENVIRONMENT[name]] = str(path)
+        return path
+
+    made: typer.models.OptionInfo = typer.Option(
+        help=text, envvar=ENVIRONMENT[name], callback=remember
+    )
+    return made
+
+
 @app.callback()
 def emojinet(
+    tls_ca: Annotated[
+        Path | None, _shown("tls_ca", "Speak TLS to servers whose certificate is of this CA.")
+    ] = None,
+    client_cert: Annotated[
+        Path | None, _shown("client_cert", "Our certificate, for servers that want one.")
+    ] = None,
+    client_key: Annotated[Path | None, _shown("client_key", "Its key.")] = None,
+    token_file: Annotated[
+        Path | None, _shown("token_file", "The token, for servers that want one.")
+    ] = None,
     version: Annotated[
         bool,
         typer.Option(

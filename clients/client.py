@@ -10,7 +10,6 @@ and send less to one that refuses most of it.
 
 import asyncio
 import random
-import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from importlib.resources import files
@@ -21,6 +20,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 from grpc_status import rpc_status
 
+from clients.credentials import LOOPBACK, Credentials, trouble
 from clients.throttle import Throttle
 from emojinet.v1 import error_reason_pb2 as reasons
 from emojinet.v1 import image_pb2
@@ -34,7 +34,6 @@ DEFAULT_SERVER = "127.0.0.1:50051"
 DEFAULT_TIMEOUT_SECONDS = 1.0  # the article's
 MAX_ATTEMPTS = 4  # at a busy server; UNAVAILABLE has its own policy in the service config
 SHORTEST_PAUSE_SECONDS = 0.01
-LOOPBACK = re.compile(r"(localhost|127\.[\d.]+|\[::1\]):")
 SERVICE_CONFIG = files("emojinet.v1") / "inference_service_config.json"
 
 
@@ -50,11 +49,17 @@ class SuggestOptions(TypedDict, total=False):
 
 
 class Client:
-    """Calls a server and waits for it; threads may share one."""
+    """Calls a server and waits for it; threads may share one.
 
-    def __init__(self, server: str = DEFAULT_SERVER) -> None:
+    Without credentials it takes those that the environment names, such as `EMOJINET_TOKEN_FILE`.
+    """
+
+    def __init__(
+        self, server: str = DEFAULT_SERVER, credentials: Credentials | None = None
+    ) -> None:
         self._server, self._throttle = server, Throttle()
-        self._channel = grpc.insecure_channel(server, options=channel_options(server))
+        credentials = credentials or Credentials.of_environment()
+        self._channel = credentials.channel(server, channel_options(server))
         stub = rpc.InferenceServiceStub(self._channel)
         self._suggest: Callable[..., pb.SuggestResponse] = stub.Suggest
         self._served_model: Callable[..., pb.GetServedModelResponse] = stub.GetServedModel
@@ -107,9 +112,12 @@ class Client:
 class AsyncClient:
     """`Client` for asyncio; make it where the loop runs. A cancelled task cancels its call."""
 
-    def __init__(self, server: str = DEFAULT_SERVER) -> None:
+    def __init__(
+        self, server: str = DEFAULT_SERVER, credentials: Credentials | None = None
+    ) -> None:
         self._server, self._throttle = server, Throttle()
-        self._channel = grpc.aio.insecure_channel(server, options=channel_options(server))
+        credentials = credentials or Credentials.of_environment()
+        self._channel = credentials.aio_channel(server, channel_options(server))
         stub = rpc.InferenceServiceStub(self._channel)
         self._suggest: Callable[..., Awaitable[pb.SuggestResponse]] = stub.Suggest
         self._served_model: Callable[..., Awaitable[pb.GetServedModelResponse]]
@@ -201,7 +209,7 @@ def from_rpc(failure: grpc.RpcError, server: str) -> EmojinetError:
     except (ValueError, DecodeError):
         pass  # a status that is not that of this call, or nonsense: go by its code
     if call.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNIMPLEMENTED):
-        return unreachable(server)
+        return trouble(server, call.details()) or unreachable(server)
     late = call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     error = EmojinetError(
         f"{server} did not answer in time; give it longer."

@@ -11,6 +11,7 @@ What goes wrong with a call is an `EmojinetError`. Watching outlives restarts of
 from collections.abc import Iterator
 
 from clients.calling import Calling, Note
+from clients.credentials import Credentials
 from emojinet.v1 import crawler_service_pb2 as pb
 from emojinet.v1 import crawler_service_pb2_grpc as rpc
 
@@ -22,8 +23,10 @@ class CrawlerClient(Calling):
 
     SERVICE = "crawler"
 
-    def __init__(self, server: str = DEFAULT_SERVER) -> None:
-        super().__init__(server, rpc.CrawlerServiceStub)
+    def __init__(
+        self, server: str = DEFAULT_SERVER, credentials: Credentials | None = None
+    ) -> None:
+        super().__init__(server, rpc.CrawlerServiceStub, credentials)
 
     def start_crawl(self, request: pb.StartCrawlRequest) -> pb.Crawl:
         """The crawl, as accepted. Every method raises EmojinetError for what goes wrong."""

@@ -30,6 +30,7 @@ from rich.console import Console
 from clients import arrivals, options, pictures
 from clients.arrivals import constant, poisson
 from clients.client import DEFAULT_SERVER, from_rpc, suggest_request, unreachable
+from clients.credentials import Credentials
 from clients.report import Kind, Outcome, Report
 from clients.throttle import Throttle
 from emojinet.v1 import error_reason_pb2 as reasons
@@ -114,12 +115,14 @@ async def run(
         ServerUnreachable: nothing answers there at the start.
     """
     async with AsyncExitStack() as stack:
-        channels = [await stack.enter_async_context(_channel(server)) for _ in range(connections)]
+        channels = [_channel(server) for _ in range(connections)]
+        for channel in channels:
+            stack.push_async_callback(channel.close, None)
         try:
             async with asyncio.timeout(connect_seconds):
                 await asyncio.gather(*(channel.channel_ready() for channel in channels))
         except TimeoutError:
-            raise unreachable(server) from None
+            raise await _trouble(server, channels[0]) from None
         cpu, wall = time.process_time(), time.perf_counter()
         sends = [channel.unary_unary(METHOD, None, None) for channel in channels]
         answers = await _answers(list(calls), sends, throttle)
@@ -128,13 +131,23 @@ async def run(
 
 
 def _channel(server: str) -> grpc.aio.Channel:
-    return grpc.aio.insecure_channel(
+    return Credentials.of_environment().aio_channel(
         server,
-        options=[
+        [
             ("grpc.use_local_subchannel_pool", 1),  # or channels would share a connection
             ("grpc.enable_http_proxy", 0),
         ],
     )
+
+
+async def _trouble(server: str, channel: grpc.aio.Channel) -> EmojinetError:
+    """Why there is no connection: only a call is told."""
+    try:
+        await channel.unary_unary(METHOD, None, None)(b"", timeout=DEADLINE_SECONDS)
+    except grpc.aio.AioRpcError as failure:
+        if failure.code() is grpc.StatusCode.UNAVAILABLE:
+            return from_rpc(failure, server)
+    return unreachable(server)
 
 
 async def _answers(

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from clients import options, supervised
 from clients.client import channel_options, from_rpc
+from clients.credentials import Credentials, trouble
 from clients.options import Json
 from clients.progress import as_object, columns, printable_text, tally
 from clients.supervised import CRAWLER, INFERENCE, SERVICES, TRAINER, WEB, Service
@@ -27,6 +28,12 @@ from services.shared.watching import LIVE
 
 ANSWER_SECONDS = 2.0
 STYLES = {"ready": "green", "starting": "yellow", "ending": "yellow"}  # all others: red
+# Of who answers with an error; all others are starting.
+ANSWERED = {
+    grpc.StatusCode.DEADLINE_EXCEEDED: "silent",
+    grpc.StatusCode.UNAUTHENTICATED: "refuses us",
+    grpc.StatusCode.PERMISSION_DENIED: "refuses us",
+}
 # What supervisord says of a process that does not answer, as people say it.
 STATES = {
     "STARTING": "starting",
@@ -63,7 +70,7 @@ class Row(NamedTuple):
     def state(self) -> str:
         said = self.answer.state
         told = STATES.get(self.process.get("statename", ""), said)
-        return said if said in ("ready", "silent") else told
+        return said if said in ("ready", *ANSWERED.values()) else told
 
     @property
     def doing(self) -> str:
@@ -131,14 +138,19 @@ def _answer(service: Service, address: str) -> Answer:
         return _web(address)
     asking = {CRAWLER: _crawler, TRAINER: _trainer, INFERENCE: _inference}[service]
     try:
-        with grpc.insecure_channel(address, options=channel_options(address)) as channel:
+        credentials = Credentials.of_environment()
+        channel = credentials.channel(address, channel_options(address))
+        with contextlib.closing(channel):
             return asking(channel)
+    except ServerUnreachable as error:
+        return NOBODY._replace(doing=str(error))
     except grpc.RpcError as failure:
-        error = from_rpc(failure, address)
-        if isinstance(error, ServerUnreachable):
+        if told := trouble(address, failure.details()):
+            return NOBODY._replace(doing=str(told))
+        answered = from_rpc(failure, address)
+        if isinstance(answered, ServerUnreachable):
             return NOBODY
-        late = error.code is grpc.StatusCode.DEADLINE_EXCEEDED
-        return Answer(str(error), {}, "silent" if late else "starting")
+        return Answer(str(answered), {}, ANSWERED.get(answered.code, "starting"))
 
 
 def _web(address: str) -> Answer:

@@ -28,11 +28,13 @@ SOCKET, CONFIG, PID = "supervisor.sock", "supervisord.conf", "supervisord.pid"
 ASK_SECONDS = 5.0
 LAUNCH_SECONDS = 30.0
 LOG_END_BYTES = 64 * 1024
-# Settings of one server or of its callers, which are not those of all that we start.
+# Settings of one server or of its callers, which are not those of all that we start. Nor is TLS:
+# nothing that we start leaves this machine.
 NOT_PASSED_ON = {
     f"EMOJINET_{name}"
     for name in (
-        "CRAWLER", "HEALTH_PORT", "HOST", "METRICS_PORT", "METRICS_URL", "PORT", "SERVER",
+        "CLIENT_CERT", "CLIENT_KEY", "CRAWLER", "HEALTH_PORT", "HOST", "INSECURE", "METRICS_PORT",
+        "METRICS_URL", "PORT", "SERVER", "TLS_CA", "TLS_CERT", "TLS_CLIENT_CA", "TLS_KEY",
         "TRAINER",
     )
 }  # fmt: skip

@@ -11,6 +11,7 @@ What goes wrong with a call is an `EmojinetError`. Watching outlives restarts of
 from collections.abc import Iterator
 
 from clients.calling import Calling, Note
+from clients.credentials import Credentials
 from emojinet.v1 import trainer_service_pb2 as pb
 from emojinet.v1 import trainer_service_pb2_grpc as rpc
 
@@ -23,8 +24,10 @@ class TrainerClient(Calling):
 
     SERVICE = "trainer"
 
-    def __init__(self, server: str = DEFAULT_SERVER) -> None:
-        super().__init__(server, rpc.TrainerServiceStub)
+    def __init__(
+        self, server: str = DEFAULT_SERVER, credentials: Credentials | None = None
+    ) -> None:
+        super().__init__(server, rpc.TrainerServiceStub, credentials)
 
     def start_run(self, request: pb.StartRunRequest) -> pb.Run:
         """The run, as accepted. Every method raises EmojinetError for what goes wrong."""

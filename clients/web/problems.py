@@ -43,6 +43,9 @@ BY_REASON = {
     reasons.ERROR_REASON_IMAGE_TOO_LARGE: 413,
     reasons.ERROR_REASON_NO_MODEL: 503,
     reasons.ERROR_REASON_URL_FAILED: 422,  # 404 would speak of our own URL
+    # The token is the page's, not that of whoever reads this.
+    reasons.ERROR_REASON_UNAUTHENTICATED: 502,
+    reasons.ERROR_REASON_FORBIDDEN: 502,
 }
 
 

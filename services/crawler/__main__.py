@@ -24,6 +24,7 @@ from services.crawler.store import Store
 from services.crawler.tools import Tools
 from services.crawler.web import Web
 from services.shared import addresses, harness
+from services.shared.access import FROM_HERE, Access
 from services.shared.addresses import Network
 from services.shared.decoders import Decoders
 from services.shared.errors import EmojinetError, StorageFailed
@@ -39,9 +40,11 @@ app = typer.Typer(add_completion=False)
 class Options:
     """What the flags said."""
 
+    access: Access = FROM_HERE
     host: str
     port: int
     metrics_port: int
+    health_port: int | None = None
     data: Path
     allow: tuple[Network, ...]
     ca_file: Path | None
@@ -61,9 +64,11 @@ async def serve(options: Options) -> None:
         SERVICE,
         lambda server: rpc.add_CrawlerServiceServicer_to_server(service, server),
         opening,
+        access=options.access,
         host=options.host,
         port=options.port,
         metrics_port=options.metrics_port,
+        health_port=options.health_port,
     )
 
 
@@ -128,14 +133,11 @@ def networks(text: str) -> tuple[Network, ...]:
 @app.callback(invoke_without_command=True)
 def main(
     context: typer.Context,
-    host: Annotated[
-        str, harness.option("HOST", "Address to listen on, metrics included.")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, harness.option("PORT", "Port for gRPC; 0 lets the system choose.")
-    ] = 50052,
-    metrics_port: Annotated[int, harness.option("METRICS_PORT", "Port for Prometheus.")] = 9102,
-    data: Annotated[Path, harness.option("DATA", "Where everything is kept.")] = Path("data"),
+    host: harness.Host = "127.0.0.1",
+    port: harness.Port = 50052,
+    metrics_port: harness.MetricsPort = 9102,
+    health_port: harness.HealthPort = None,
+    data: harness.Data = Path("data"),
     allow: Annotated[
         str,
         typer.Option(
@@ -151,13 +153,27 @@ def main(
         str,
         harness.option("CONTACT", "How those who are crawled can reach you: an address or URL."),
     ] = "",
+    tls_cert: harness.TlsCert = None,
+    tls_key: harness.TlsKey = None,
+    tls_client_ca: harness.TlsClientCa = None,
+    tokens: harness.Tokens = None,
+    insecure: harness.Insecure = False,
 ) -> None:
     """Gathers pictures that people posted with emoji, and freezes them into data sets."""
     harness.check_settings()
+    access = Access(
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        tls_client_ca=tls_client_ca,
+        tokens=tokens,
+        insecure=insecure,
+    )
     options = Options(
+        access=access,
         host=host,
         port=port,
         metrics_port=metrics_port,
+        health_port=health_port,
         data=data,
         allow=networks(allow),
         ca_file=ca_file,

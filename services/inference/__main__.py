@@ -25,6 +25,7 @@ from services.inference.metrics import Metrics
 from services.inference.oip.servicer import OpenInference
 from services.inference.server import InferenceService, Serving
 from services.shared import harness, model
+from services.shared.access import FROM_HERE, Access
 from services.shared.decoders import Decoders
 from services.shared.errors import EmojinetError
 from services.shared.worker import WorkerDied, WorkerFailed
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 class Options:
     """What the flags said."""
 
+    access: Access = FROM_HERE
     host: str
     port: int
     metrics_port: int
@@ -54,8 +56,10 @@ class Options:
 async def serve(options: Options) -> None:
     """Listens, loads, becomes ready, serves until SIGTERM, drains."""
     boundary, registry = harness.Boundary(), harness.process_metrics()
+    credentials = harness.credentials(options.access, options.host, registry)
     harness.serve_metrics(options.host, options.metrics_port, registry)
-    server, health = harness.new_server(boundary), harness.Health(SERVICE.full_name)
+    server = harness.new_server(boundary, options.access)
+    health = harness.Health(SERVICE.full_name)
     service = InferenceService(Decoders(cores()))
     rpc.add_InferenceServiceServicer_to_server(service, server)
     oip_rpc.add_GRPCInferenceServiceServicer_to_server(OpenInference(service), server)
@@ -64,10 +68,8 @@ async def serve(options: Options) -> None:
         ours = (SERVICE.full_name, OPEN_SERVICE.full_name)
         others = ("grpc.health.v1.Health", reflection.SERVICE_NAME)
         reflection.enable_server_reflection((*ours, *others), server)
-    port = harness.bind(server, options.host, options.port)
-    servers = [server]
-    if options.health_port is not None:
-        servers.append(health.alone(options.host, options.health_port))
+    port = harness.bind(server, options.host, options.port, credentials)
+    servers = [server, *health.alone(options.host, options.health_port)]
     await health.start()
     await asyncio.gather(*(each.start() for each in servers))
     log.info("listening on %s:%d, loading", options.host, port)
@@ -181,44 +183,56 @@ class Precision(StrEnum):
     REDUCED = "reduced"
 
 
+Model = Annotated[
+    Path | None, harness.option("MODEL", "A model's folder. Default: the registry's live one.")
+]
+Registry = Annotated[
+    Path | None, harness.option("REGISTRY", "Folder of models. Default: DATA/registry.")
+]
+Backend = Annotated[
+    str,
+    typer.Option(
+        help="auto, openvino, torch, or timed:BASEms[+PERms][xSLOTS], which only waits.",
+        envvar="EMOJINET_BACKEND",
+        callback=checked_backend,
+    ),
+]
+
+
 def main(
-    host: Annotated[
-        str, harness.option("HOST", "Address to listen on, metrics included.")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, harness.option("PORT", "Port for gRPC; 0 lets the system choose.")
-    ] = 50051,
-    metrics_port: Annotated[int, harness.option("METRICS_PORT", "Port for Prometheus.")] = 9101,
-    health_port: Annotated[
-        int | None, harness.option("HEALTH_PORT", "One more port, for health alone, in plaintext.")
-    ] = None,
-    model: Annotated[
-        Path | None, harness.option("MODEL", "A model's folder. Default: the registry's live one.")
-    ] = None,
-    registry: Annotated[
-        Path | None, harness.option("REGISTRY", "Folder of models. Default: DATA/registry.")
-    ] = None,
-    data: Annotated[Path, harness.option("DATA", "Where everything is kept.")] = Path("data"),
-    backend: Annotated[
-        str,
-        typer.Option(
-            help="auto, openvino, torch, or timed:BASEms[+PERms][xSLOTS], which only waits.",
-            envvar="EMOJINET_BACKEND",
-            callback=checked_backend,
-        ),
-    ] = "auto",
+    host: harness.Host = "127.0.0.1",
+    port: harness.Port = 50051,
+    metrics_port: harness.MetricsPort = 9101,
+    health_port: harness.HealthPort = None,
+    model: Model = None,
+    registry: Registry = None,
+    data: harness.Data = Path("data"),
+    backend: Backend = "auto",
     precision: Annotated[
         Precision, harness.option("PRECISION", "exact, or reduced where it passes its gate.")
     ] = Precision.EXACT,
     reflect: Annotated[
         bool, typer.Option("--reflection", help="Let generic gRPC tools ask for the contract.")
     ] = False,
+    tls_cert: harness.TlsCert = None,
+    tls_key: harness.TlsKey = None,
+    tls_client_ca: harness.TlsClientCa = None,
+    tokens: harness.Tokens = None,
+    insecure: harness.Insecure = False,
 ) -> None:
     """Serves emoji suggestions over gRPC, one batch at a time on the device."""
     harness.check_settings()
     harness.log_as_json()
     harness.give_back_large_blocks()
+    access = Access(
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        tls_client_ca=tls_client_ca,
+        tokens=tokens,
+        insecure=insecure,
+    )
     options = Options(
+        access=access,
         host=host,
         port=port,
         metrics_port=metrics_port,

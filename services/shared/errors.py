@@ -26,6 +26,9 @@ EmojinetError
 ├── what is trained
 │   ├── TrainingFailed      FAILED_PRECONDITION  a loss that is not finite, nothing to learn from
 │   └── UselessModel        FAILED_PRECONDITION  no better than the most frequent emoji
+├── the caller
+│   ├── Unauthenticated     UNAUTHENTICATED      a token that is missing or unknown
+│   └── Forbidden           PERMISSION_DENIED    the token's role may not do this
 ├── this server, now
 │   ├── Overloaded          RESOURCE_EXHAUSTED   others are ahead; carries RetryInfo
 │   ├── DeadlineTooShort    DEADLINE_EXCEEDED    even an idle server would miss it
@@ -34,7 +37,7 @@ EmojinetError
 │   ├── Draining            UNAVAILABLE          shutting down
 │   ├── DeviceDied          UNAVAILABLE          the accelerator's worker did
 │   └── Internal            INTERNAL             nobody foresaw it; the log has the id
-└── found by a client, before or instead of a server
+└── found by a program, before or instead of a server
     ├── FileNotFound        NOT_FOUND
     ├── FileUnreadable      PERMISSION_DENIED
     ├── UrlRefused          PERMISSION_DENIED
@@ -224,6 +227,20 @@ class DecoderDied(ImageError):
     reason = reasons.ERROR_REASON_DECODER_DIED
 
 
+class Unauthenticated(EmojinetError):
+    """The server wants a token, and got none, or one that it does not know."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+    reason = reasons.ERROR_REASON_UNAUTHENTICATED
+
+
+class Forbidden(EmojinetError):
+    """The role of the caller's token may not do this."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = reasons.ERROR_REASON_FORBIDDEN
+
+
 class Overloaded(EmojinetError):
     """An idle server would have answered in time, this one cannot."""
 
@@ -281,7 +298,7 @@ class FileNotFound(EmojinetError):
 
 
 class FileUnreadable(EmojinetError):
-    """The caller may not, or cannot, read the file."""
+    """The file may not or cannot be read, or is not what it should be."""
 
     code = grpc.StatusCode.PERMISSION_DENIED
     reason = reasons.ERROR_REASON_FILE_UNREADABLE

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import grpc
 import typer
@@ -32,6 +32,7 @@ from prometheus_client import (
 from pythonjsonlogger.json import JsonFormatter
 
 from services.shared import errors, settings
+from services.shared.access import FROM_HERE, Access
 from services.shared.queue import internal
 
 MAX_MESSAGE_BYTES = 16 << 20
@@ -94,6 +95,28 @@ def option(name: str, text: str) -> typer.models.OptionInfo:
     return made
 
 
+Host = Annotated[str, option("HOST", "Address to listen on, metrics included.")]
+Port = Annotated[int, option("PORT", "Port for gRPC; 0 lets the system choose.")]
+MetricsPort = Annotated[int, option("METRICS_PORT", "Port for Prometheus.")]
+HealthPort = Annotated[
+    int | None, option("HEALTH_PORT", "One more port, for health alone, in plaintext.")
+]
+Data = Annotated[Path, option("DATA", "Where everything is kept.")]
+TlsCert = Annotated[
+    Path | None, option("TLS_CERT", "Speak TLS: our certificate and its chain, as PEM.")
+]
+TlsKey = Annotated[Path | None, option("TLS_KEY", "Its key, as PEM without a password.")]
+TlsClientCa = Annotated[
+    Path | None, option("TLS_CLIENT_CA", "Let in only clients with a certificate of this CA.")
+]
+Tokens = Annotated[
+    Path | None, option("TOKENS", "Let in only callers with one of these tokens, by their roles.")
+]
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="Plaintext beyond loopback.", envvar="EMOJINET_INSECURE")
+]
+
+
 def process_metrics() -> CollectorRegistry:
     """A registry that tells of the process already."""
     registry = CollectorRegistry()
@@ -141,9 +164,11 @@ async def serve(
     add: Callable[["grpc.aio.Server"], None],
     opening: Opening,
     *,
+    access: Access,
     host: str,
     port: int,
     metrics_port: int,
+    health_port: int | None,
 ) -> NoReturn:
     """Listens, opens its state, goes on with what was begun, serves until SIGTERM, and ends.
 
@@ -151,17 +176,22 @@ async def serve(
         described: the service.
         add: adds the servicer to the server.
         opening: makes the servicer ready, and says to the stack how to close it again.
+        access: whom to let in.
+        host: where to listen, at each of the ports.
     """
     boundary, registry = Boundary(), process_metrics()
+    secured = credentials(access, host, registry)
     serve_metrics(host, metrics_port, registry)
-    server, health = new_server(boundary), Health(described.full_name)
+    server, health = new_server(boundary, access), Health(described.full_name)
     add(server)
     health.add_to(server)
-    bound = bind(server, host, port)
+    bound = bind(server, host, port, secured)
     await health.start()
-    await server.start()
+    servers = [server, *health.alone(host, health_port)]
+    await asyncio.gather(*(each.start() for each in servers))
     async with AsyncExitStack() as stack:
-        stack.push_async_callback(server.stop, 0)
+        for each in servers:
+            stack.push_async_callback(each.stop, 0)
         await opening(registry, stack)
         boundary.count_in(registry, [method.name for method in described.methods])
         await health.set_ready(True)
@@ -174,11 +204,23 @@ async def serve(
     os._exit(0)
 
 
-def new_server(interceptor: "Boundary") -> "grpc.aio.Server":
+def credentials(
+    access: Access, host: str, registry: CollectorRegistry
+) -> grpc.ServerCredentials | None:
+    """What to bind a port with; ends the program when the flags do not go together."""
+    try:
+        access.check(host)
+    except ValueError as error:
+        fail(str(error))
+    return access.credentials(registry)
+
+
+def new_server(boundary: "Boundary", access: Access = FROM_HERE) -> "grpc.aio.Server":
     """A server with our limits, not yet bound to a port."""
     age = round(CONNECTION_AGE_MS * random.uniform(0.9, 1.1))
     return grpc.aio.server(
-        interceptors=[interceptor],
+        # Guards first: what the boundary remembers is a method's own handler, never a refusal.
+        interceptors=[*access.guards(boundary.count), boundary],
         options=[
             # Without this a second server binds the same port silently and takes half the calls.
             ("grpc.so_reuseport", 0),
@@ -195,11 +237,21 @@ def new_server(interceptor: "Boundary") -> "grpc.aio.Server":
     )
 
 
-def bind(server: "grpc.aio.Server", host: str, port: int) -> int:
-    """The port that was bound, chosen by the kernel for 0; ends the program when it is taken."""
+def bind(
+    server: "grpc.aio.Server",
+    host: str,
+    port: int,
+    credentials: grpc.ServerCredentials | None = None,
+) -> int:
+    """The port that was bound, chosen by the kernel for 0; ends the program when it is taken.
+
+    Without credentials it speaks plaintext.
+    """
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        return server.add_insecure_port(address)
+        if credentials is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, credentials)
     except RuntimeError:
         fail(f"cannot listen on {address}: is it in use? Choose another --host or --port")
 
@@ -227,12 +279,14 @@ class Health:
         """Serves Check and Watch."""
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
 
-    def alone(self, host: str, port: int) -> "grpc.aio.Server":
-        """A server on one more port, bound and not yet started, that answers health and no more."""
+    def alone(self, host: str, port: int | None) -> "list[grpc.aio.Server]":
+        """A server on one more port, if there is to be one: not yet started, for health alone."""
+        if port is None:
+            return []
         server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         bind(server, host, port)
         self.add_to(server)
-        return server
+        return [server]
 
     async def start(self) -> None:
         """Live, and not ready yet."""

@@ -18,22 +18,34 @@ SERVICES = frozenset(
         "DATA",
         "HEALTH_PORT",
         "HOST",
+        "INSECURE",
         "METRICS_PORT",
         "MODEL",
         "PORT",
         "PRECISION",
         "REGISTRY",
+        "TLS_CERT",
+        "TLS_CLIENT_CA",
+        "TLS_KEY",
+        "TOKENS",
     )
 )
 CLIENTS = frozenset(
     PREFIX + name
     for name in (
         "ALLOW_ADDRESSES",
+        "CLIENT_CERT",
+        "CLIENT_KEY",
         "CRAWLER",
         "HOST",
+        "INSECURE",
         "METRICS_URL",
         "REGISTRY",
         "SERVER",
+        "TLS_CA",
+        "TLS_CERT",
+        "TLS_KEY",
+        "TOKEN_FILE",
         "TRAINER",
     )
 )
@@ -52,9 +64,9 @@ def check(environ: Mapping[str, str]) -> None:
     >>> check({"EMOJINET_PROT": "50051"})
     Traceback (most recent call last):
     services.shared.settings.UnknownSetting: unknown setting EMOJINET_PROT: did you mean \
-EMOJINET_PORT? Known are ALLOW_ADDRESSES, BACKEND, CA_FILE, CONTACT, CRAWLER, DATA, FAULT, \
-HEALTH_PORT, HOST, METRICS_PORT, METRICS_URL, MODEL, PORT, PRECISION, REGISTRY, SERVER, \
-TRAINER
+EMOJINET_PORT? Known are ALLOW_ADDRESSES, BACKEND, CA_FILE, CLIENT_CERT, CLIENT_KEY, CONTACT, \
+CRAWLER, DATA, FAULT, HEALTH_PORT, HOST, INSECURE, METRICS_PORT, METRICS_URL, MODEL, PORT, \
+PRECISION, REGISTRY, SERVER, TLS_CA, TLS_CERT, TLS_CLIENT_CA, TLS_KEY, TOKENS, TOKEN_FILE, TRAINER
     """
     for name in sorted(environ):
         if name.startswith(PREFIX) and name not in KNOWN:

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from emojinet.v1 import trainer_service_pb2 as pb
 from emojinet.v1 import trainer_service_pb2_grpc as rpc
 from services.shared import harness
+from services.shared.access import FROM_HERE, Access
 from services.shared.errors import EmojinetError
 from services.trainer import runs, verbs
 from services.trainer.metrics import Metrics
@@ -28,9 +29,11 @@ app = typer.Typer(add_completion=False)
 class Options:
     """What the flags said."""
 
+    access: Access = FROM_HERE
     host: str
     port: int
     metrics_port: int
+    health_port: int | None = None
     data: Path
     registry: Path
 
@@ -48,23 +51,22 @@ async def serve(options: Options, command: runs.Command = runs.command) -> None:
         SERVICE,
         lambda server: rpc.add_TrainerServiceServicer_to_server(service, server),
         opening,
+        access=options.access,
         host=options.host,
         port=options.port,
         metrics_port=options.metrics_port,
+        health_port=options.health_port,
     )
 
 
 @app.callback(invoke_without_command=True)
 def main(
     context: typer.Context,
-    host: Annotated[
-        str, harness.option("HOST", "Address to listen on, metrics included.")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, harness.option("PORT", "Port for gRPC; 0 lets the system choose.")
-    ] = 50053,
-    metrics_port: Annotated[int, harness.option("METRICS_PORT", "Port for Prometheus.")] = 9103,
-    data: Annotated[Path, harness.option("DATA", "Where everything is kept.")] = Path("data"),
+    host: harness.Host = "127.0.0.1",
+    port: harness.Port = 50053,
+    metrics_port: harness.MetricsPort = 9103,
+    health_port: harness.HealthPort = None,
+    data: harness.Data = Path("data"),
     registry: Annotated[
         Path | None,
         typer.Option(
@@ -73,6 +75,11 @@ def main(
             show_default="DATA/registry",
         ),
     ] = None,
+    tls_cert: harness.TlsCert = None,
+    tls_key: harness.TlsKey = None,
+    tls_client_ca: harness.TlsClientCa = None,
+    tokens: harness.Tokens = None,
+    insecure: harness.Insecure = False,
 ) -> None:
     """Trains models on data sets, says how good they are, and publishes them."""
     harness.check_settings()
@@ -80,10 +87,19 @@ def main(
         return
     harness.log_as_json()
     harness.give_back_large_blocks()
+    access = Access(
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        tls_client_ca=tls_client_ca,
+        tokens=tokens,
+        insecure=insecure,
+    )
     options = Options(
+        access=access,
         host=host,
         port=port,
         metrics_port=metrics_port,
+        health_port=health_port,
         data=data,
         registry=registry or data / "registry",
     )

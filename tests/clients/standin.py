@@ -58,10 +58,11 @@ class Standin(rpc.InferenceServiceServicer):
         look: Look = pizza,
         before: Callable[[int, Context], Any] = lambda number, context: None,
         port: int = 0,
+        credentials: grpc.ServerCredentials | None = None,
     ) -> None:
         self.requests: list[pb.SuggestRequest] = []
         self._look, self._before, self._port = look, before, port
-        self._lock = Lock()
+        self._credentials, self._lock = credentials, Lock()
 
     def Suggest(self, request: pb.SuggestRequest, context: Context) -> pb.SuggestResponse:
         with self._lock:
@@ -83,7 +84,10 @@ class Standin(rpc.InferenceServiceServicer):
             options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 16 << 20)],
         )
         rpc.add_InferenceServiceServicer_to_server(self, self._server)
-        self.address = f"127.0.0.1:{self._server.add_insecure_port(f'127.0.0.1:{self._port}')}"
+        here, tls = f"127.0.0.1:{self._port}", self._credentials
+        server = self._server
+        bound = server.add_secure_port(here, tls) if tls else server.add_insecure_port(here)
+        self.address = f"127.0.0.1:{bound}"
         self._server.start()
         return self
 

@@ -21,6 +21,8 @@ const WORDS = new Map(Object.entries({
   DECODER_DIED: ["🤕", "The service stumbled", "Your picture waits until it is up again."],
   SERVER_UNREACHABLE: ["😴", "The emoji service is away", "Your picture waits until it is back."],
   DEADLINE_TOO_SHORT: ["🐌", "That took too long", "The service is slow now. Try again in a moment."],
+  UNAUTHENTICATED: ["🔐", "This page may not ask the emoji service", "Whoever runs it has to see to its token."],
+  FORBIDDEN: ["🔐", "This page may not ask the emoji service", "Whoever runs it has to see to its token."],
   INTERNAL: ["🤕", "Something went wrong in the service", "It is not your picture's fault as far as we know. Try again."],
   // Found by the page itself:
   OFFLINE: ["🔌", "You are offline", "Your picture is tried again as soon as you are online."],
