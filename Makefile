@@ -66,6 +66,9 @@ bench-spine: $(READY) ## Measure the server against its bare limit, and in overl
 bench-serving: $(READY) ## Measure the server against its bare limit, Mosec, LitServe and a naive server
 	$(BIN)/python -m tests.bench.serving
 
+bench-batching: $(READY) ## Measure how near the gate comes to the best fixed batch
+	$(BIN)/python -m tests.bench.batching
+
 bench-decode: $(READY) ## Measure the ways from a file to the model's square; MORE=folder adds photographs
 	$(BIN)/python -m services.trainer.photos data/photos
 	$(BIN)/python -m tests.bench.decode data/photos $(MORE)

@@ -42,7 +42,7 @@ IN_FLIGHT = 4  # for each core
 WARM_UP_SECONDS, SECONDS = 0.3, 0.7
 PICTURES = 8
 HOPELESS = 0.7  # of the best rate: a backend with less in its first split is not tried in others
-BETTER = 1.05  # times the best rate: by less, measurements differ anyway
+BETTER = 1.1  # times the best rate: by less, measurements differ anyway
 SLOW_SECONDS = 30.0  # one that does not answer by then is out
 
 log = logging.getLogger(__name__)

@@ -31,6 +31,7 @@ MAX_WORK = 4096  # pieces in line; deadlines bound it long before, where callers
 MAX_WAITING_BYTES = 512 << 20
 BULK_EVERY = 10  # every tenth batch starts with bulk work that has waited so long: none is starved
 BULK_PATIENCE_SECONDS = 1.0
+HURRY_SECONDS = 0.5  # after an interactive call the next is expected
 ANSWER_SECONDS = 0.005  # what an answer needs from here to its caller, where the loop is idle
 ANSWER_TURNS = 4  # turns of the event loop between a worker's reply and the wire
 TURN_WEIGHT = 1 / 16
@@ -44,10 +45,6 @@ class Priority(StrEnum):
 
     INTERACTIVE = "interactive"
     BULK = "bulk"
-
-
-FIRST_INTERACTIVE = (Priority.INTERACTIVE, Priority.BULK)
-FIRST_BULK = (Priority.BULK, Priority.INTERACTIVE)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -181,6 +178,8 @@ class Queue:
         self._interactive, self._bulk = Line(), Line()
         self._lines = {Priority.INTERACTIVE: self._interactive, Priority.BULK: self._bulk}
         self._running: dict[int, float] = {}  # slot -> when its batch should be done
+        self._bulk_batches = 0  # that are running
+        self._hurried = -math.inf  # when interactive work came last
         self._turn_seconds = 0.0  # of the event loop, between an answer and whoever waits for it
         self._idle: list[asyncio.Future[None]] = []  # one for each worker that waits for work
         self._pulls = count(1)
@@ -257,6 +256,8 @@ class Queue:
             )
         work.done, work.arrived = asyncio.get_running_loop().create_future(), time.monotonic()
         self._lines[work.priority].join(work)
+        if work.priority is Priority.INTERACTIVE:
+            self._hurried = work.arrived
         self._wake()
         try:
             served = await work.done
@@ -286,6 +287,8 @@ class Queue:
             expected = self._expect(batch)
             started = time.monotonic()
             self._running[slot] = started + expected * self.pace.factor
+            is_bulk = batch[0].priority is Priority.BULK
+            self._bulk_batches += is_bulk
             died = False
             try:
                 parts = [part for work in batch for part in work.parts]
@@ -302,6 +305,7 @@ class Queue:
                 self._deliver(batch, reply, started)
             finally:
                 del self._running[slot]
+                self._bulk_batches -= is_bulk
                 self._account(batch, expected, time.monotonic() - started)
             if died:
                 worker = await self._replace()
@@ -323,39 +327,46 @@ class Queue:
             self._idle.pop().set_result(None)
 
     def _pull(self) -> list[Work]:
-        """Takes the next batch out of the line, and drops what could not finish in it."""
-        if not len(self):
-            return []
-        order = FIRST_INTERACTIVE
-        if next(self._pulls) % BULK_EVERY == 0:
-            starved = time.monotonic() - self._bulk.oldest() > BULK_PATIENCE_SECONDS
-            order = FIRST_BULK if starved else order
-        room = self._size()
+        """Takes the next batch out of a line; none where nothing may run now."""
+        while (line := self._next_line()).works:
+            if batch := self._batch_of(line):
+                return batch
+        return []
+
+    def _batch_of(self, line: "Line") -> list[Work]:
+        """Drops what could not finish. Of one line: whoever is in a hurry waits for no bulk work."""
+        size = self._size(len(line.works))
         answer = ANSWER_SECONDS + ANSWER_TURNS * self._turn_seconds
         batch: list[Work] = []
-        for line in (self._lines[priority] for priority in order):
-            while line.works and len(batch) < room:
-                work = line.pop()
-                finish = (
-                    time.monotonic()
-                    + answer
-                    + (work.cost_seconds * self._relative[room - 1] * self.pace.factor)
-                )
-                if finish > work.deadline:
-                    self._drop(work)
-                else:
-                    batch.append(work)
+        while line.works and len(batch) < size:
+            work = line.pop()
+            takes = work.cost_seconds * self._relative[size - 1] * self.pace.factor
+            if time.monotonic() + takes + answer > work.deadline:
+                self._drop(work)
+            else:
+                batch.append(work)
         return batch
 
-    def _size(self) -> int:
-        """How large a batch to take: such that those who wait now wait least, on average.
+    def _next_line(self) -> "Line":
+        """The interactive one, mostly; one without work where no more bulk work may run now."""
+        now, turn = time.monotonic(), next(self._pulls)
+        if turn % BULK_EVERY == 0 and now - self._bulk.oldest() > BULK_PATIENCE_SECONDS:
+            return self._bulk
+        if self._interactive.works:
+            return self._interactive
+        # While interactive calls come, the next of them finds a worker free.
+        reserved = 1 if self.slots > 1 and now - self._hurried < HURRY_SECONDS else 0
+        return self._bulk if self._bulk_batches < self.slots - reserved else self._interactive
+
+    def _size(self, count: int) -> int:
+        """How many to take of so many: such that they wait least, on average.
 
         In batches of b, n of them are done after s(b), 2 s(b) … n/b s(b). A larger batch makes the
         first wait for the last of it, and is worth that when many stand behind: on a CPU, where it
         saves little, when the line is long; on an accelerator nearly always. Of several workers
         that are free, each has its share.
         """
-        waiting = math.ceil(len(self) / (self.slots - len(self._running)))
+        waiting = math.ceil(count / (self.slots - len(self._running)))
         sizes = range(1, min(waiting, len(self._relative)) + 1)
         return min(sizes, key=lambda size: self._relative[size - 1] * (waiting / size + 1))
 

@@ -29,10 +29,6 @@ PORTS = {"inference": (50051, 9101), "crawler": (50052, 9102), "trainer": (50053
 MARGIN_SECONDS = 5.0  # for workers to end, after the drain
 WEB_STOP_SECONDS = 5.0
 AUTOSCALED = [name for name in EVERY if "scaled" in name or "gpu" in name or "keda" in name]
-# Of the component `tls` and its absence: being added to the servers.
-TO_COME = {
-    f"EMOJINET_{name}" for name in ("INSECURE", "TLS_CERT", "TLS_KEY", "TOKENS")
-} - settings.KNOWN
 
 
 def each_container(overlay: str) -> list[tuple[str, Object]]:
@@ -119,9 +115,7 @@ def test_settings_are_known_to_the_programs(overlay: str) -> None:
         if not name.endswith(".json")
     }
     told |= {each["name"] for _, c in each_container(overlay) for each in c["env"]}
-    unknown = {name for name in told if name.startswith(settings.PREFIX)} - settings.KNOWN
-    assert unknown <= TO_COME
-    assert told - settings.KNOWN - TO_COME == {"HOME", "RUN", "RECIPE", "DATASET"}
+    assert told - settings.KNOWN == {"HOME", "RUN", "RECIPE", "DATASET"}
 
 
 @pytest.mark.parametrize("overlay", EVERY)

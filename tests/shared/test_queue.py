@@ -315,6 +315,58 @@ def test_the_pace_learns_how_much_slower_work_runs_and_forgets() -> None:
     assert pace.factor == pytest.approx(1, rel=0.05)
 
 
+async def test_while_interactive_work_comes_bulk_work_leaves_a_worker_free() -> None:
+    async with room(slots=2) as r:
+        await r.run("hurried")
+        r.bench.go.clear()
+        bulk = [r.run("bulk", priority=Priority.BULK) for _ in range(3)]
+        await settle()
+        assert r.queue.busy == 1
+        hurried = r.run("hurried")
+        await settle()
+        assert r.queue.busy == 2
+        r.bench.go.set()
+        await asyncio.gather(hurried, *bulk)
+        assert r.bench.ran[:3] == [[b"hurried"], [b"bulk"], [b"hurried"]]
+
+
+async def test_bulk_work_takes_all_workers_where_nobody_is_in_a_hurry() -> None:
+    async with room(slots=2) as r:
+        r.bench.go.clear()
+        bulk = [r.run("bulk", priority=Priority.BULK) for _ in range(3)]
+        await settle()
+        assert r.queue.busy == 2
+        r.bench.go.set()
+        await asyncio.gather(*bulk)
+
+
+async def test_bulk_work_runs_when_all_interactive_work_has_come_too_late() -> None:
+    async with room() as r:
+        r.bench.go.clear()
+        first = r.run("first")
+        await settle()
+        late = [r.run("late", within=0.01) for _ in range(3)]
+        bulk = r.run("bulk", priority=Priority.BULK)
+        await asyncio.sleep(0.02)
+        r.bench.go.set()
+        await asyncio.wait_for(asyncio.gather(first, bulk), 5)
+        for work in late:
+            with pytest.raises(errors.Overloaded):
+                await work
+
+
+async def test_a_batch_is_of_one_priority() -> None:
+    async with room(relative=[1.0, 1.1, 1.2, 1.3]) as r:
+        r.bench.go.clear()
+        tasks = [r.run("first")]
+        await settle()
+        tasks += [r.run("bulk", priority=Priority.BULK) for _ in range(2)]
+        tasks += [r.run("hurried") for _ in range(2)]
+        r.bench.go.set()
+        await asyncio.gather(*tasks)
+        assert r.bench.ran[1:] == [[b"hurried", b"hurried"], [b"bulk", b"bulk"]]
+
+
 async def test_work_is_dropped_whose_answer_a_busy_event_loop_would_bring_too_late() -> None:
     async def busy() -> None:
         while True:
