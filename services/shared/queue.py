@@ -334,7 +334,7 @@ class Queue:
         return []
 
     def _batch_of(self, line: "Line") -> list[Work]:
-        """Drops what could not finish. Of one line: whoever is in a hurry waits for no bulk work."""
+        """Drops what could not finish. Of one line: who is in a hurry waits for no bulk work."""
         size = self._size(len(line.works))
         answer = ANSWER_SECONDS + ANSWER_TURNS * self._turn_seconds
         batch: list[Work] = []
