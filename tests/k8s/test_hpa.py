@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.prove.hpa import Autoscaler, ours
+from tests.prove.simulated import CONSTANT, TURNS, simulate
 
 TRACES = Path(__file__).parent / "hpa-traces"
 SCENARIOS = sorted(path.stem for path in TRACES.glob("*.json"))
@@ -97,6 +98,12 @@ def test_just_on_target_missing_pods_change_nothing() -> None:
     assert Autoscaler(spec()).sync(0, 4, pods(4), served) == 4
 
 
+def test_a_mean_is_of_whole_thousandths() -> None:
+    served = {"emojinet_demand": {"pod-0": 715, "pod-1": 715, "pod-2": 716}}
+    served["emojinet_queue_wait"] = dict.fromkeys(pods(3), 0)
+    assert Autoscaler(spec()).sync(0, 3, pods(3), served) == 3  # 1.1 times the target: tolerated
+
+
 def test_a_tolerance_of_its_own_for_each_direction() -> None:
     tolerant = spec(scaleUp={"tolerance": "500m"}, scaleDown={"tolerance": "0"})
     assert Autoscaler(tolerant).sync(0, 10, pods(10), serve(10, 975, 0)) == 10
@@ -117,3 +124,11 @@ def test_without_behavior_a_sync_may_double_and_falls_are_held_for_the_window() 
     assert autoscaler.sync(5, 6, pods(6), serve(6, 5000, 0)) == 12
     assert autoscaler.sync(10, 12, pods(12), serve(12, 65, 0)) == 24
     assert autoscaler.sync(36, 24, pods(24), serve(24, 65, 0)) == 3
+
+
+def test_our_signal_is_steady_where_wait_alone_swings() -> None:
+    ours_alone, wait_alone = simulate("ours", CONSTANT), simulate("wait only", CONSTANT)
+    assert ours_alone["direction_changes"] == 0
+    assert ours_alone["replica_hours_over_ideal"] <= 0.15
+    assert wait_alone["direction_changes"] > 10
+    assert simulate("ours", TURNS)["late_share"] < simulate("wait only", TURNS)["late_share"]
