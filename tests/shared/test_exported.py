@@ -1,4 +1,10 @@
+"""Each in a process of its own, as in service: beside torch, OpenVINO crashes now and then."""
+
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openvino
@@ -9,25 +15,39 @@ from services.shared import exported, golden, model
 from services.shared.exported import open_exported
 
 
+def apart(check: Callable[..., None], *arguments: Any) -> None:
+    """What raises there raises here."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        process.submit(check, *arguments).result(timeout=120)
+
+
 @pytest.mark.parametrize("precision", ["exact", "reduced"])
 def test_the_starter_passes_the_gate_of_each_precision(starter: Path, precision: str) -> None:
-    published = model.load(starter)
+    apart(passes, starter, precision)
 
+
+def passes(starter: Path, precision: str) -> None:
+    published = model.load(starter)
     golden.check(published, open_exported(published, precision), precision)
 
 
-def test_a_batch_is_answered_as_its_pictures_are_one_by_one(starter: Path) -> None:
+@pytest.mark.parametrize(("precision", "within"), [("exact", 1e-4), ("reduced", 0.05)])
+def test_a_batch_is_answered_as_its_pictures_are_one_by_one(
+    starter: Path, precision: str, within: float
+) -> None:
+    apart(answers_batches, starter, precision, within)
+
+
+def answers_batches(starter: Path, precision: str, within: float) -> None:
     published = model.load(starter)
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (3, 224, 224, 3), np.uint8)
-    for precision in ("exact", "reduced"):
-        look = open_exported(published, precision)
-        alone = [look(image[None])[0][0] for image in images]
+    images = np.random.default_rng(0).integers(0, 256, (3, 224, 224, 3), np.uint8)
+    look = open_exported(published, precision)
+    alone = [look(image[None])[0][0] for image in images]
 
-        logits, maps = look(images)
+    logits, maps = look(images)
 
-        assert maps.shape == (3, published.architecture.features, 7, 7)
-        np.testing.assert_allclose(logits, alone, atol=0.05 if precision == "reduced" else 1e-4)
+    assert maps.shape == (3, published.architecture.features, 7, 7)
+    np.testing.assert_allclose(logits, alone, atol=within)
 
 
 def convolved(x: openvino.Node, times: int) -> openvino.Node:
@@ -38,6 +58,10 @@ def convolved(x: openvino.Node, times: int) -> openvino.Node:
 
 
 def test_the_first_convolutions_keep_float32() -> None:
+    apart(keeps_the_first)
+
+
+def keeps_the_first() -> None:
     x = opset13.parameter([-1, 3, 8, 8], np.float32)
     y = convolved(x, 5)
 
@@ -50,6 +74,10 @@ def test_the_first_convolutions_keep_float32() -> None:
 
 @pytest.mark.parametrize("case", ["few convolutions", "a way around the cut"])
 def test_what_cannot_be_cut_is_lowered_as_a_whole(case: str) -> None:
+    apart(stays_whole, case)
+
+
+def stays_whole(case: str) -> None:
     x = opset13.parameter([-1, 3, 8, 8], np.float32)
     y = convolved(x, 2) if case == "few convolutions" else opset13.add(convolved(x, 5), x)
     network = openvino.Model([y], [x])
