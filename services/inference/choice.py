@@ -13,7 +13,6 @@ import logging
 import os
 import platform
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
@@ -30,9 +29,9 @@ from rich.console import Console
 from rich.table import Table
 
 from services.inference.gate import Ask, Gate, Split, cores
-from services.shared import pixels
+from services.shared import pixels, shards
 from services.shared.decoders import Decoders
-from services.shared.errors import EmojinetError
+from services.shared.errors import EmojinetError, StorageFailed
 from services.shared.model import Model
 from services.shared.queue import Priority, QueueMetrics
 from services.shared.worker import WorkerDied, WorkerFailed
@@ -249,10 +248,9 @@ def _remember(path: Path, choice: Choice, trials: Sequence[Trial]) -> None:
     measured = [
         {**asdict(trial.choice), "images_per_second": trial.images_per_second} for trial in trials
     ]
+    said = json.dumps({"choice": asdict(choice), "measured": measured}, indent=1)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            json.dump({"choice": asdict(choice), "measured": measured}, file, indent=1)
-        Path(file.name).replace(path)
-    except OSError as error:
+        shards.replace(path, said.encode())
+    except (OSError, StorageFailed) as error:
         log.warning("cannot remember the choice: %s; the next start measures again", error)

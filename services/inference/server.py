@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -10,6 +10,7 @@ import grpc
 from emojinet.v1 import inference_service_pb2 as pb
 from emojinet.v1 import inference_service_pb2_grpc as rpc
 from emojinet.v1 import model_pb2
+from services.inference import streams
 from services.inference.admission import Admission
 from services.inference.gate import Ask, Gate, Seen
 from services.inference.metrics import Metrics
@@ -24,16 +25,10 @@ MAX_IMAGES = 64
 MAX_SUGGESTIONS = 100
 PATIENCE_SECONDS = 30.0  # of callers who set no deadline
 MAX_PATIENCE_SECONDS = 300.0
-STREAM_IN_FLIGHT = 32  # requests of one stream; the next is read when one is answered
 PRIORITIES = {pb.PRIORITY_INTERACTIVE: Priority.INTERACTIVE, pb.PRIORITY_BULK: Priority.BULK}
 
 A = TypeVar("A")
-B = TypeVar("B")
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-
-
-class Gone(Exception):
-    """Ends what is under way for a caller who reads no more; a group would wrap GeneratorExit."""
 
 
 class Serving:
@@ -83,7 +78,7 @@ class InferenceService(rpc.InferenceServiceServicer):
             except errors.EmojinetError as error:
                 return pb.SuggestStreamResponse(id=ask.id, error=errors.to_proto(error))
 
-        async for response in _bounded_map(answer, requests, STREAM_IN_FLIGHT):
+        async for response in streams.answers(answer, requests, in_order=False):
             yield response
 
     async def GetServedModel(
@@ -299,33 +294,3 @@ def _check(request: pb.SuggestRequest, model: Model) -> None:
             model=request.model[:80],
             served=names[2],
         )
-
-
-async def _bounded_map(
-    answer: Callable[[A], Awaitable[B]], asks: AsyncIterator[A], limit: int
-) -> AsyncIterator[B]:
-    """Answers in the order in which they are ready; at most `limit` asks are under way."""
-    answers: asyncio.Queue[B | None] = asyncio.Queue()
-    room = asyncio.Semaphore(limit)
-
-    async def one(ask: A) -> None:
-        await answers.put(await answer(ask))
-
-    async def read() -> None:
-        async with asyncio.TaskGroup() as group:
-            async for ask in asks:
-                await room.acquire()
-                group.create_task(one(ask))
-        await answers.put(None)
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(read())
-            while (response := await answers.get()) is not None:
-                try:
-                    yield response
-                except GeneratorExit:
-                    raise Gone from None
-                room.release()
-    except* Gone:
-        pass

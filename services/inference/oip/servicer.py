@@ -1,23 +1,21 @@
 """The Open Inference Protocol's calls: wire in, the same way as our own calls, wire out."""
 
-import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from importlib.metadata import version
-from typing import NoReturn, TypeVar
+from typing import NoReturn
 
 import grpc
 
 from inference import grpc_service_pb2 as pb
 from inference import grpc_service_pb2_grpc as rpc
+from services.inference import streams
 from services.inference.gate import Ask, Seen
 from services.inference.oip import description, outputs, tensors
 from services.inference.server import (
-    STREAM_IN_FLIGHT,
     Call,
     Context,
-    Gone,
     InferenceService,
     Serving,
     patience_seconds,
@@ -33,9 +31,6 @@ EXTENSIONS = (
     "schedule_policy",
     "statistics",
 )
-
-A = TypeVar("A")
-B = TypeVar("B")
 
 
 class NotOffered(errors.MalformedRequest):
@@ -147,7 +142,7 @@ class OpenInference(rpc.GRPCInferenceServiceServicer):
             response.parameters["triton_final_response"].bool_param = True
             return pb.ModelStreamInferResponse(infer_response=response)
 
-        async for response in _in_order(answer, requests, STREAM_IN_FLIGHT):
+        async for response in streams.answers(answer, requests, in_order=True):
             yield response
 
     def _ready(self) -> bool:
@@ -191,33 +186,3 @@ def _registry_decides() -> NoReturn:
         "every server follows the registry. Use `emojinet model activate`.",
         field="method",
     )
-
-
-async def _in_order(
-    answer: Callable[[A], Awaitable[B]], asks: AsyncIterator[A], limit: int
-) -> AsyncIterator[B]:
-    """Answers in the order of the asks, at most `limit` of which are under way."""
-    answers: asyncio.Queue[asyncio.Task[B] | None] = asyncio.Queue()
-    room = asyncio.Semaphore(limit)
-
-    async def one(ask: A) -> B:
-        return await answer(ask)
-
-    async def read() -> None:
-        async for ask in asks:
-            await room.acquire()
-            answers.put_nowait(group.create_task(one(ask)))
-        answers.put_nowait(None)
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(read())
-            while (task := await answers.get()) is not None:
-                response = await task
-                try:
-                    yield response
-                except GeneratorExit:
-                    raise Gone from None
-                room.release()
-    except* Gone:
-        pass
