@@ -2,7 +2,7 @@
 # `make k8s-smoke`: does it run on your cluster, the one that kubectl speaks to? Applies an overlay,
 # waits until all of it is ready, asks the page for emoji for a photograph, and prints PASS.
 #
-#   REGISTRY=…   where your cluster finds the images (`make images-push REGISTRY=…` has put them there)
+#   REGISTRY=…   where your cluster finds the images
 #   OVERLAY=cpu  which of k8s/overlays
 #   PORT=18080   a free port of this machine
 set -euo pipefail

@@ -36,7 +36,7 @@ from services.shared import errors
 
 LENGTH = struct.Struct("<Q")
 SHARED = 1 << 63  # set in a length: what it counts lies in the shared memory
-SHARED_BYTES = 1 << 20
+SHARED_BYTES = 8 << 20  # 32 views and more; pages that are not used take no memory
 ANSWER = struct.Struct("<cQ")
 DONE, REFUSED, FAILED = b"+", b"-", b"!"
 START_SECONDS = 180.0  # a cold torch import with a model to compile, on a busy machine
@@ -219,13 +219,17 @@ class Worker:
             EmojinetError: the job was refused, with the reason.
         """
         reply = self._replies.next(limit_seconds)
+        if not reply.done():  # else it is gone, and its memory with it
+            self._send(parts)
+        return await self._reply(reply, limit_seconds)
+
+    def _send(self, parts: Sequence[bytes]) -> None:
         size = sum(map(len, parts))
         if size <= SHARED_BYTES:
             _put(self._memory, parts)
             self._pipe.write(LENGTH.pack(size | SHARED))
         else:
             self._pipe.writelines([LENGTH.pack(size), *parts])
-        return await self._reply(reply, limit_seconds)
 
     async def _reply(
         self, coming: "asyncio.Future[tuple[bytes, bytes]]", limit_seconds: float

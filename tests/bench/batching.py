@@ -88,7 +88,7 @@ def as_markdown(
 
 def main(
     rounds: Annotated[int, typer.Option(min=1)] = 3,
-    seconds: Annotated[float, typer.Option(min=0.5, help="For each loop.")] = 4.0,
+    seconds: Annotated[float, typer.Option(min=0.5, help="For each loop.")] = 10.0,
     output: Annotated[Path | None, typer.Option(help="Where to record the run.")] = None,
 ) -> None:
     """Measures the devices in turn."""

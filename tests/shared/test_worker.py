@@ -1,5 +1,6 @@
 import asyncio
 import gc
+import mmap
 import os
 import signal
 import subprocess
@@ -16,7 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.shared.errors import Overloaded
-from services.shared.worker import Worker, WorkerDied, WorkerFailed
+from services.shared.worker import (
+    ANSWER,
+    DONE,
+    SHARED_BYTES,
+    Replies,
+    Worker,
+    WorkerDied,
+    WorkerFailed,
+)
 
 PROGRAM = "tests.shared.jobs"
 LIMIT_SECONDS = 20.0
@@ -144,14 +153,26 @@ async def test_a_worker_that_is_killed_in_mid_job_is_not_the_fault_of_its_job(
     assert not died.over_limit
 
 
+@pytest.mark.parametrize("size", [1, SHARED_BYTES + 1])
 async def test_a_worker_that_was_killed_between_jobs_is_found_dead_at_the_next(
-    worker: Worker,
+    worker: Worker, size: int
 ) -> None:
     os.kill(worker.pid, signal.SIGKILL)
     while not is_gone(worker.pid):
         await asyncio.sleep(0.01)
     for _ in range(2):
-        assert not (await death(worker.do([b"echo ", bytes(MIB)], LIMIT_SECONDS))).over_limit
+        assert not (await death(worker.do([b"echo ", bytes(size)], LIMIT_SECONDS))).over_limit
+
+
+async def test_a_reply_that_nobody_asked_for_is_taken_for_no_other() -> None:
+    with mmap.mmap(-1, 16) as memory:
+        replies = Replies(memory)
+        answer = ANSWER.pack(DONE, 0)
+        replies.get_buffer(-1)[:] = answer
+        replies.buffer_updated(len(answer))
+
+        with pytest.raises(ConnectionError):
+            await replies.next(1.0)
 
 
 async def test_a_job_beyond_its_time_is_killed_and_at_fault(worker: Worker) -> None:
