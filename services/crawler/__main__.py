@@ -161,15 +161,8 @@ def main(
 ) -> None:
     """Gathers pictures that people posted with emoji, and freezes them into data sets."""
     harness.check_settings()
-    access = Access(
-        tls_cert=tls_cert,
-        tls_key=tls_key,
-        tls_client_ca=tls_client_ca,
-        tokens=tokens,
-        insecure=insecure,
-    )
     options = Options(
-        access=access,
+        access=Access(tls_cert, tls_key, tls_client_ca, tokens, insecure),
         host=host,
         port=port,
         metrics_port=metrics_port,

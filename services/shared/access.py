@@ -19,7 +19,7 @@ from services.shared.tokens import Tokens
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Access:
     """What the flags said."""
 

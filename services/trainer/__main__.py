@@ -87,15 +87,8 @@ def main(
         return
     harness.log_as_json()
     harness.give_back_large_blocks()
-    access = Access(
-        tls_cert=tls_cert,
-        tls_key=tls_key,
-        tls_client_ca=tls_client_ca,
-        tokens=tokens,
-        insecure=insecure,
-    )
     options = Options(
-        access=access,
+        access=Access(tls_cert, tls_key, tls_client_ca, tokens, insecure),
         host=host,
         port=port,
         metrics_port=metrics_port,
