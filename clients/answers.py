@@ -20,6 +20,7 @@ from clients.options import needs
 from emojinet.v1 import error_reason_pb2 as reasons
 from emojinet.v1 import inference_service_pb2 as pb
 from services.shared import errors
+from services.shared.printable import printable
 
 BAR_CELLS = 20
 COLUMNS = ("path", "model", "rank", "emoji", "name", "probability", "code", "reason", "message")
@@ -167,17 +168,6 @@ def _block(answer: Answer, bar: str) -> Text:
         block.append(f"{bar * round(share * BAR_CELLS):{BAR_CELLS}}", style="cyan")
         block.append(f"  {printable(suggestion.name)}")
     return block
-
-
-def printable(text: str) -> str:
-    r"""Without what would steer a terminal; joined emoji stay.
-
-    >>> printable("a\n\x1b[31mb\udcff")
-    'a\\n\\x1b[31mb\\udcff'
-    """
-    return "".join(
-        c if c.isprintable() or c == "\u200d" else c.encode("unicode_escape").decode() for c in text
-    )
 
 
 def _utf8(text: str) -> str:

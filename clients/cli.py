@@ -20,6 +20,7 @@ from clients.credentials import ENVIRONMENT
 from clients.dataset import dataset
 from clients.load import load
 from clients.model import model
+from clients.slack.serve import slack
 from clients.status import status
 from clients.suggest import suggest
 from clients.token import token
@@ -38,6 +39,7 @@ app = typer.Typer(
 app.command()(suggest)
 app.command()(load)
 app.command()(web)
+app.command()(slack)
 app.command()(up)
 app.command()(down)
 app.command()(status)

@@ -8,12 +8,12 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from clients import options
-from clients.answers import printable
 from clients.options import Json, Trainer
 from clients.progress import columns, print_json, printable_text, when
 from clients.trainer_client import DEFAULT_SERVER, TrainerClient
 from emojinet.v1 import state_pb2 as states
 from emojinet.v1 import trainer_service_pb2 as pb
+from services.shared.printable import printable
 
 model = typer.Typer(
     no_args_is_help=True,

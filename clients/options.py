@@ -27,6 +27,26 @@ Registry = Annotated[
     ),
 ]
 
+Host = Annotated[str, typer.Option(envvar="EMOJINET_HOST", help="Address to listen on.")]
+TlsCert = Annotated[
+    Path | None,
+    typer.Option(envvar="EMOJINET_TLS_CERT", help="Speak HTTPS: our certificate and its chain."),
+]
+TlsKey = Annotated[
+    Path | None, typer.Option(envvar="EMOJINET_TLS_KEY", help="Its key, without a password.")
+]
+Insecure = Annotated[
+    bool,
+    typer.Option("--insecure", envvar="EMOJINET_INSECURE", help="Speak HTTP beyond loopback, too."),
+]
+AllowAddresses = Annotated[
+    str,
+    typer.Option(
+        envvar="EMOJINET_ALLOW_ADDRESSES",
+        help="Private networks from which pictures may be fetched, such as an intranet's.",
+    ),
+]
+
 
 def registry_or_default(registry: Path | None) -> Path:
     """Where services look, too, when nothing is said."""

@@ -6,7 +6,6 @@ never ends, each is an error about that one picture, in time.
 
 import http.client
 import os
-import stat
 import string
 import sys
 import urllib.error
@@ -14,27 +13,22 @@ import urllib.request
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from threading import Thread
-from typing import BinaryIO
 from urllib.parse import quote, urlsplit
 
-from services.shared.errors import (
-    FileNotFound,
-    FileUnreadable,
-    ImageTooLarge,
-    UrlFailed,
-    UrlRefused,
-)
+from services.shared import folder
+from services.shared.errors import UrlFailed, UrlRefused
+from services.shared.folder import limited
 
-LIMIT_BYTES = 10 * 1024 * 1024
+LIMIT_BYTES = folder.LIMIT_BYTES
 STDIN = "-"
 USER_AGENT = "emojinet"
 
 
 def named(arguments: Iterable[str]) -> Iterator[str]:
-    """Every picture that `arguments` name, in order, a folder's as `_files`."""
+    """Every picture that `arguments` name, in order, a folder's as `folder.files`."""
     for argument in arguments:
         if "://" not in argument and os.path.isdir(argument):
-            yield from _files(argument)
+            yield from folder.files(argument)
         else:
             yield argument
 
@@ -46,56 +40,10 @@ def read(name: str, *, timeout_seconds: float) -> bytes:
         EmojinetError: there is none, it is too large, or we may not have it.
     """
     if name == STDIN:
-        return _limited(sys.stdin.buffer)
+        return limited(sys.stdin.buffer)
     if "://" in name:
         return _fetched_in_time(name, timeout_seconds)
-    return _file(name)
-
-
-def _files(folder: str) -> list[str]:
-    """All files below a folder, sorted, but none that is hidden or in a hidden folder.
-
-    Symbolic links to folders are not followed. A folder that cannot be listed stands for itself,
-    so that reading it says why.
-    """
-    found: list[str] = []
-    unlisted: list[OSError] = []
-    for path, folders, files in os.walk(folder, onerror=unlisted.append):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [os.path.join(path, name) for name in files if not name.startswith(".")]
-    return sorted(found + [error.filename for error in unlisted])
-
-
-def _file(path: str) -> bytes:
-    try:
-        # Non-blocking: opening a pipe would wait for a writer.
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-        with open(handle, "rb") as file:
-            facts = os.fstat(handle)
-            if not stat.S_ISREG(facts.st_mode):
-                raise FileUnreadable("This is no regular file; give a pipe as -.")
-            if facts.st_size > LIMIT_BYTES:
-                raise _too_large(facts.st_size)
-            return _limited(file)
-    except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFound("There is no such file.") from None
-    except OSError as error:
-        raise FileUnreadable(f"The file cannot be read: {error.strerror}.") from error
-
-
-def _limited(file: BinaryIO | http.client.HTTPResponse) -> bytes:
-    content = file.read(LIMIT_BYTES + 1)
-    if len(content) > LIMIT_BYTES:
-        raise _too_large(len(content))
-    return content
-
-
-def _too_large(size_bytes: int) -> ImageTooLarge:
-    return ImageTooLarge(
-        f"The picture has more than {LIMIT_BYTES >> 20} MiB; scale it down.",
-        limit=str(LIMIT_BYTES),
-        bytes=str(size_bytes),
-    )
+    return folder.content(name)
 
 
 def _fetched_in_time(url: str, timeout_seconds: float) -> bytes:
@@ -125,7 +73,7 @@ def _fetched(url: str, timeout_seconds: float) -> bytes:
     try:
         request = urllib.request.Request(_ascii(url), headers={"User-Agent": USER_AGENT})
         with _web().open(request, timeout=timeout_seconds) as response:
-            return _limited(response)
+            return limited(response)
     except urllib.error.HTTPError as error:
         error.close()
         raise UrlFailed(f"Its host answered {error.code}.", status=str(error.code)) from error

@@ -25,11 +25,11 @@ from rich.table import Table
 from rich.text import Text
 
 from clients import options
-from clients.answers import printable
 from emojinet.v1 import crawler_service_pb2 as pb
 from emojinet.v1 import state_pb2 as states
 from emojinet.v1.trainer_service_pb2 import Progress, Run
 from services.shared import errors
+from services.shared.printable import printable
 from services.shared.watching import LIVE
 
 LINE_SECONDS = 5.0  # between lines, where nobody looks at a terminal

@@ -16,9 +16,9 @@ import typer
 from rich.console import Console
 
 from clients import options, supervised
-from clients.answers import printable
 from clients.progress import columns, printable_text
 from clients.supervised import CRAWLER, HOST, INFERENCE, SERVICES, TRAINER, WEB, Service, Supervisor
+from services.shared.printable import printable
 
 START_SECONDS = 240.0  # the first time, on a slow machine: the starter model is built
 LOCK_SECONDS = 60.0  # another has begun: a `down` waits for the last answers, 40 s at most

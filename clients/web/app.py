@@ -19,8 +19,8 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clients.client import AsyncClient
+from clients.remote import Remote
 from clients.web import problems
-from clients.web.remote import Remote
 from clients.web.room import Room
 from clients.web.service import Service
 from clients.web.suggest import GONE, Suggest, model_object

@@ -13,9 +13,9 @@ from starlette.responses import JSONResponse, Response
 from clients import answers
 from clients.client import AsyncClient
 from clients.pictures import LIMIT_BYTES
+from clients.remote import Remote
 from clients.web import form, problems
 from clients.web.form import Asked, Picture
-from clients.web.remote import Remote
 from clients.web.room import Held, Room
 from emojinet.v1 import inference_service_pb2 as pb
 from emojinet.v1.model_pb2 import ServedModel

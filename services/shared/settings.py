@@ -42,6 +42,9 @@ CLIENTS = frozenset(
         "METRICS_URL",
         "REGISTRY",
         "SERVER",
+        "SLACK_APP_TOKEN_FILE",
+        "SLACK_SIGNING_SECRET_FILE",
+        "SLACK_TOKEN_FILE",
         "TLS_CA",
         "TLS_CERT",
         "TLS_KEY",
@@ -66,7 +69,8 @@ def check(environ: Mapping[str, str]) -> None:
     services.shared.settings.UnknownSetting: unknown setting EMOJINET_PROT: did you mean \
 EMOJINET_PORT? Known are ALLOW_ADDRESSES, BACKEND, CA_FILE, CLIENT_CERT, CLIENT_KEY, CONTACT, \
 CRAWLER, DATA, FAULT, HEALTH_PORT, HOST, INSECURE, METRICS_PORT, METRICS_URL, MODEL, PORT, \
-PRECISION, REGISTRY, SERVER, TLS_CA, TLS_CERT, TLS_CLIENT_CA, TLS_KEY, TOKENS, TOKEN_FILE, TRAINER
+PRECISION, REGISTRY, SERVER, SLACK_APP_TOKEN_FILE, SLACK_SIGNING_SECRET_FILE, SLACK_TOKEN_FILE, \
+TLS_CA, TLS_CERT, TLS_CLIENT_CA, TLS_KEY, TOKENS, TOKEN_FILE, TRAINER
     """
     for name in sorted(environ):
         if name.startswith(PREFIX) and name not in KNOWN:

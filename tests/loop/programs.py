@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from clients.answers import printable
 from clients.demo import free_port, is_ready
+from services.shared.printable import printable
 
 LINE = 300  # characters of a log's last line that are shown
 STOP_SECONDS = 40.0  # inference finishes what it has admitted

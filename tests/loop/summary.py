@@ -9,10 +9,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from clients.answers import printable
 from clients.client import DEFAULT_TIMEOUT_SECONDS
 from clients.progress import columns, printable_text, tally
 from emojinet.v1 import trainer_service_pb2 as training
+from services.shared.printable import printable
 from tests.loop.story import Told
 
 JUDGED = {  # the run's metric of each, and what each goes by

@@ -10,9 +10,10 @@ from typing import Any
 
 import aiohttp
 import uvicorn
+from starlette.types import ASGIApp
 
+from clients.patience import Patient
 from clients.web import app
-from clients.web.patience import Patient
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 NOWHERE = "http://127.0.0.1:9/metrics"  # the port of `discard`, where nobody listens
@@ -44,26 +45,31 @@ async def _read(response: aiohttp.ClientResponse) -> tuple[int, Mapping[str, str
 
 
 @asynccontextmanager
-async def serving(
-    server: str, metrics_url: str = NOWHERE, *, allow: bool = False
-) -> AsyncIterator[Page]:
-    """Serves the page for an inference service until the test is done with it."""
+async def listening(built: ASGIApp) -> AsyncIterator[str]:
+    """Serves an application until the test is done with it; yields its URL."""
     listening = socket.create_server(("127.0.0.1", 0), backlog=512)
-    built = app.build(server, metrics_url, LOOPBACK if allow else ())
     config = uvicorn.Config(
         built, http=Patient, ws="none", log_config=None, timeout_graceful_shutdown=1
     )
     program = uvicorn.Server(config)
     program.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     running = asyncio.create_task(program.serve([listening]))
-    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     try:
-        async with aiohttp.ClientSession() as session:
-            yield Page(url, session)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
     finally:
         program.should_exit = True
         await running
         listening.close()
+
+
+@asynccontextmanager
+async def serving(
+    server: str, metrics_url: str = NOWHERE, *, allow: bool = False
+) -> AsyncIterator[Page]:
+    """Serves the page for an inference service until the test is done with it."""
+    built = app.build(server, metrics_url, LOOPBACK if allow else ())
+    async with listening(built) as url, aiohttp.ClientSession() as session:
+        yield Page(url, session)
 
 
 def form(*parts: tuple[str, bytes | str], **options: str) -> aiohttp.FormData:

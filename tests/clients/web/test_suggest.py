@@ -16,9 +16,9 @@ import pytest
 from aiohttp import web
 
 from clients.client import AsyncClient
+from clients.remote import Remote
 from clients.web import form as forms
 from clients.web import room
-from clients.web.remote import Remote
 from emojinet.v1 import inference_service_pb2 as pb
 from services.shared import errors, photographs
 from tests.clients.standin import MODEL, Standin, fail
