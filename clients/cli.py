@@ -18,8 +18,10 @@ from clients import options
 from clients.crawl import crawl
 from clients.credentials import ENVIRONMENT
 from clients.dataset import dataset
+from clients.find import find
 from clients.load import load
 from clients.model import model
+from clients.programs import PASS_ON
 from clients.slack.serve import slack
 from clients.status import status
 from clients.suggest import suggest
@@ -37,6 +39,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.command()(suggest)
+app.command(context_settings=PASS_ON)(find)
 app.command()(load)
 app.command()(web)
 app.command()(slack)

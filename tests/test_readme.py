@@ -27,6 +27,7 @@ SHOWN = {
     "emojinet status": ("", "ready"),
     "emojinet load": ("", "good"),
     "--output emoji.csv": ("emoji.csv", "🐱"),
+    "emojinet find": ("", "photos/chelsea.png"),
     "crawl rank": ("", "succeeded"),
     "crawl start": ("", "stored"),
     "dataset create": ("", "succeeded"),

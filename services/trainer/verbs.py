@@ -1,5 +1,7 @@
-"""What the trainer's program does without a server: one run, for a Job or torchrun, or by hand."""
+"""What the trainer's program does without a server: one run, for a Job or torchrun, or by hand; and
+finding the pictures of an emoji in a folder."""
 
+import asyncio
 import os
 import shlex
 import signal
@@ -9,10 +11,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.progress import Progress
 
-from services.shared import harness
+from services.shared import folder, harness
 from services.shared.errors import EmojinetError, MalformedRequest, StorageFailed
+from services.shared.printable import printable
 from services.trainer import console, recipe
+from services.trainer.found import Form
 from services.trainer.runs import check_model_name, dataset_folder
 
 PATIENCE_SECONDS = 10.0  # with a process that was killed in the same folder and is not gone yet
@@ -106,3 +112,55 @@ def _train(
             stack.close()
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.raise_signal(signal.SIGTERM)
+
+
+def find(
+    emoji: Annotated[str, typer.Argument(help="An emoji, or its name, such as syringe.")],
+    pictures: Annotated[Path, typer.Argument(metavar="FOLDER", help="With all folders in it.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="FOLDER|NAME[@VERSION]",
+            help="Another model than the registry's live one.",
+            show_default="the live one, or the starter",
+        ),
+    ] = "",
+    top: Annotated[int, typer.Option(min=0, help="How many; 0 for all of them.")] = 20,
+    form: Annotated[Form, typer.Option("--format", help="How to write.")] = Form.TABLE,
+    data: Annotated[Path, harness.option("DATA", "Where everything is kept.")] = Path("data"),
+    registry: Annotated[
+        Path | None, harness.option("REGISTRY", "Folder of models. Default: DATA/registry.")
+    ] = None,
+) -> None:
+    """Find the pictures of a folder that look most like what an emoji is posted with.
+
+    Each with its calibrated probability. Files that are no pictures, or broken ones, are told of on
+    stderr and passed over. Exit status 1 if there was none that could be read.
+    """
+    from services.trainer import find as finding
+
+    people = Console(stderr=True, highlight=False)
+    try:
+        chosen = finding.chosen(registry or data / "registry", model, people.print)
+        place = finding.output(chosen, emoji)
+        paths = folder.files(str(pictures))
+        if not paths:
+            raise MalformedRequest(f"There is no file in {pictures}.", field="pictures")
+        with Progress(console=people, transient=True, disable=not people.is_terminal) as bar:
+            task = bar.add_task("looking", total=len(paths))
+
+            def refused(path: str, error: EmojinetError) -> None:
+                people.print(
+                    f"{printable(path)}: {printable(str(error))}", markup=False, soft_wrap=True
+                )
+
+            def advanced(count: int) -> None:
+                bar.advance(task, count)
+
+            found = asyncio.run(finding.ranked(chosen, place, paths, refused, advanced))
+    except EmojinetError as error:
+        harness.fail(str(error))
+    if len(found) < len(paths):
+        people.print(f"{len(paths) - len(found):,} of {len(paths):,} files were passed over.")
+    form.write(chosen.vocabulary.emoji[place], found[: top or None], sys.stdout)
+    raise typer.Exit(0 if found else 1)
