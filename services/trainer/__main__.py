@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from emojinet.v1 import trainer_service_pb2 as pb
 from emojinet.v1 import trainer_service_pb2_grpc as rpc
-from services.shared import harness
+from services.shared import harness, traces
 from services.shared.access import FROM_HERE, Access
 from services.shared.errors import EmojinetError
 from services.trainer import runs, verbs
@@ -86,6 +86,7 @@ def main(
     if context.invoked_subcommand:
         return
     harness.log_as_json()
+    traces.begin("trainer")
     harness.give_back_large_blocks()
     options = Options(
         access=Access(tls_cert, tls_key, tls_client_ca, tokens, insecure),
