@@ -23,7 +23,7 @@ from services.crawler.server import CrawlerService
 from services.crawler.store import Store
 from services.crawler.tools import Tools
 from services.crawler.web import Web
-from services.shared import addresses, harness
+from services.shared import addresses, harness, traces
 from services.shared.access import FROM_HERE, Access
 from services.shared.addresses import Network
 from services.shared.decoders import Decoders
@@ -176,6 +176,7 @@ def main(
     if context.invoked_subcommand:
         return
     harness.log_as_json()
+    traces.begin("crawler")
     harness.give_back_large_blocks()
     try:
         uvloop.run(serve(options))

@@ -24,7 +24,7 @@ from services.inference.gate import Gate, Split, cores
 from services.inference.metrics import Metrics
 from services.inference.oip.servicer import OpenInference
 from services.inference.server import InferenceService, Serving
-from services.shared import harness, model
+from services.shared import harness, model, traces
 from services.shared.access import FROM_HERE, Access
 from services.shared.decoders import Decoders
 from services.shared.errors import EmojinetError
@@ -78,6 +78,7 @@ async def serve(options: Options) -> None:
         await _until_stopped(options, service, boundary, registry, health)
     finally:
         await asyncio.gather(*(each.stop(None) for each in servers))
+        traces.end()
     log.info("stopped")
 
 
@@ -223,6 +224,7 @@ def main(
     """Serves emoji suggestions over gRPC, one batch at a time on the device."""
     harness.check_settings()
     harness.log_as_json()
+    traces.begin("inference")
     harness.give_back_large_blocks()
     options = Options(
         access=Access(tls_cert, tls_key, tls_client_ca, tokens, insecure),

@@ -15,7 +15,7 @@ from services.inference.admission import Admission
 from services.inference.gate import Ask, Gate, Seen
 from services.inference.metrics import Metrics
 from services.inference.statistics import Statistics
-from services.shared import errors, saliency
+from services.shared import errors, saliency, traces
 from services.shared.decoders import Decoders, View
 from services.shared.model import Model
 from services.shared.queue import Priority
@@ -195,6 +195,7 @@ class Call:
             seconds["decode_wait"] = view.served.waited_seconds
             seconds["decode"] = view.served.worked_seconds
         self.serving.observe(seconds, seen.served.batch_size)
+        traces.picture(seconds, seen.served.batch_size)
         if self._slowest is None or seconds["total"] > self._slowest["total"]:
             self._slowest = seconds
         return seconds

@@ -31,7 +31,7 @@ from prometheus_client import (
 )
 from pythonjsonlogger.json import JsonFormatter
 
-from services.shared import errors, settings
+from services.shared import errors, settings, traces
 from services.shared.access import FROM_HERE, Access
 from services.shared.queue import internal
 
@@ -56,6 +56,7 @@ def log_as_json() -> None:
             rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
         )
     )
+    handler.addFilter(traces.tag)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
@@ -200,6 +201,7 @@ async def serve(
         await health.set_ready(False)
         await server.stop(0)
     log.info("stopped")
+    traces.end()
     # A thread at work would be waited for; the next process begins its work anew.
     os._exit(0)
 
@@ -336,27 +338,26 @@ class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         return self._bounded[details.method]
 
     def _within_bounds(self, path: str, handler: Any) -> Any:
-        method = path.rsplit("/", 1)[1]
         if handler.unary_unary:
-            return handler._replace(unary_unary=self._unary(method, handler.unary_unary))
+            return handler._replace(unary_unary=self._unary(path, handler.unary_unary))
         if handler.stream_stream:
-            return handler._replace(stream_stream=self._stream(method, handler.stream_stream))
+            return handler._replace(stream_stream=self._stream(path, handler.stream_stream))
         if handler.unary_stream:
-            return handler._replace(unary_stream=self._stream(method, handler.unary_stream))
+            return handler._replace(unary_stream=self._stream(path, handler.unary_stream))
         return handler
 
-    def _unary(self, method: str, handler: Handler) -> Handler:
+    def _unary(self, path: str, handler: Handler) -> Handler:
         async def bounded(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
-            async with _Bounds(self, method, context):
+            async with _Bounds(self, path, context):
                 return await handler(request, context)
 
         return bounded
 
-    def _stream(self, method: str, handler: Handler) -> Handler:
+    def _stream(self, path: str, handler: Handler) -> Handler:
         async def bounded(
             request: Any, context: "grpc.aio.ServicerContext[Any, Any]"
         ) -> AsyncIterator[Any]:
-            async with _Bounds(self, method, context):
+            async with _Bounds(self, path, context):
                 async for response in handler(request, context):
                     yield response
 
@@ -372,22 +373,27 @@ class _Bounds:
     """Around one call: counts it, and tells the caller of a failure what may be told."""
 
     def __init__(
-        self, boundary: Boundary, method: str, context: "grpc.aio.ServicerContext[Any, Any]"
+        self, boundary: Boundary, path: str, context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> None:
-        self._boundary, self._method, self._context = boundary, method, context
+        self._boundary, self._path, self._context = boundary, path, context
 
     async def __aenter__(self) -> None:
         self._boundary.in_flight += 1
+        self._traced = traces.call(self._path, self._context.invocation_metadata())
 
     async def __aexit__(
         self, kind: type[BaseException] | None, failure: BaseException | None, trace: object
     ) -> None:
         self._boundary.in_flight -= 1
-        self._boundary.count(self._method, self._code(failure))
-        if isinstance(failure, errors.EmojinetError):
-            await errors.abort(self._context, failure)
-        elif isinstance(failure, Exception):
-            await errors.abort(self._context, internal(failure))
+        code = self._code(failure)
+        self._boundary.count(self._path.rpartition("/")[2], code)
+        told = failure if isinstance(failure, errors.EmojinetError) else None
+        if told is None and isinstance(failure, Exception):
+            told = internal(failure)  # logged within its trace
+        if self._traced is not None:
+            self._traced.end(code)
+        if told is not None:
+            await errors.abort(self._context, told)
 
     def _code(self, failure: BaseException | None) -> grpc.StatusCode:
         if failure is None:
