@@ -281,13 +281,27 @@ async def test_what_slack_sends_again_is_done_once(workspace: Workspace) -> None
     with Standin() as server:
         async with bot(workspace, server.address) as slack:
             asked = mention(files=[workspace.picture()])
-            for number in range(3):
-                retry = {"X-Slack-Retry-Num": str(number), "X-Slack-Retry-Reason": "http_timeout"}
-                assert (await slack.event(asked, "Ev0", **(retry if number else {})))[0] == 200
+            for attempt in range(4):
+                sent = await slack.event(asked, "Ev0", retry=attempt, reason="http_timeout")
+                assert sent[0] == 200
             await slack.event({**asked, "type": "message", "subtype": "file_share"})
             await answered(workspace)
             await asyncio.sleep(0.2)
     assert len(texts(workspace)) == len(server.requests) == 1
+
+
+async def test_a_command_that_comes_again_is_done_once(workspace: Workspace) -> None:
+    url = workspace.picture()["url_private"]
+    with Standin() as server:
+        async with bot(workspace, server.address) as slack:
+            for attempt in range(3):
+                status, _ = await slack.command(
+                    url, f"{workspace.url}/respond", trigger_id="7.7", retry=attempt
+                )
+                assert status == 200
+            await workspace.until(lambda: workspace.responses)
+            await asyncio.sleep(0.2)
+    assert len(workspace.responses) == len(server.requests) == 1
 
 
 async def test_too_much_at_once_is_for_slack_to_send_again(
@@ -301,7 +315,7 @@ async def test_too_much_at_once_is_for_slack_to_send_again(
             assert (await slack.event(asked, "Ev1"))[0] == 503
             await answered(workspace)
             await asyncio.sleep(0.1)
-            assert (await slack.event(asked, "Ev1", **{"X-Slack-Retry-Num": "1"}))[0] == 200
+            assert (await slack.event(asked, "Ev1", retry=1))[0] == 200
             assert len(await answered(workspace, 2)) == 2
 
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from io import BytesIO
 from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
 import aiohttp
 from aiohttp import web
@@ -174,26 +175,28 @@ class Events:
             return response.status, await response.text()
 
     async def event(
-        self, event: Mapping[str, Any], event_id: str = "", **headers: str
+        self, event: Mapping[str, Any], event_id: str = "", *, retry: int = 0, reason: str = ""
     ) -> tuple[int, str]:
-        """The same for an event; each has an id of its own unless it gets one."""
-        return await self.send(json.dumps(callback(event, event_id)), headers=headers)
+        """The same for an event, or for Slack's next attempt, which is signed anew."""
+        headers = {"X-Slack-Retry-Num": str(retry), "X-Slack-Retry-Reason": reason} if retry else {}
+        body = json.dumps(callback(event, event_id))
+        return await self.send(body, headers=headers, age_seconds=-retry)
 
-    async def command(self, text: str, response_url: str) -> tuple[int, str]:
+    async def command(
+        self, text: str, response_url: str, *, trigger_id: str = "", retry: int = 0
+    ) -> tuple[int, str]:
         """The same for `/emojini`."""
-        form = aiohttp.FormData(
-            {
-                "command": "/emojini",
-                "text": text,
-                "response_url": response_url,
-                "trigger_id": f"{next(_numbers)}.1",
-                "team_id": "T1",
-                "user_id": "U1",
-                "channel_id": CHANNEL,
-            }
-        )
+        fields = {
+            "command": "/emojini",
+            "text": text,
+            "response_url": response_url,
+            "trigger_id": trigger_id or f"{next(_numbers)}.1",
+            "team_id": "T1",
+            "user_id": "U1",
+            "channel_id": CHANNEL,
+        }
         kind = "application/x-www-form-urlencoded"
-        return await self.send(bytes(form().decode(), "ascii"), kind=kind)
+        return await self.send(urlencode(fields), kind=kind, age_seconds=-retry)
 
 
 def signature(content: bytes, secret: str = SECRET, age_seconds: float = 0.0) -> dict[str, str]:
