@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from aiohttp import ClientError
 from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
 from slack_bolt.adapter.starlette.async_handler import (
     to_async_bolt_request,
@@ -19,6 +20,7 @@ from slack_bolt.adapter.starlette.async_handler import (
 )
 from slack_bolt.async_app import AsyncApp, AsyncBoltRequest
 from slack_bolt.response import BoltResponse
+from slack_sdk.errors import SlackApiError
 from slack_sdk.http_retry.builtin_async_handlers import (
     AsyncConnectionErrorRetryHandler,
     AsyncRateLimitErrorRetryHandler,
@@ -37,6 +39,7 @@ from clients.slack.bot import COMMAND, USAGE, Bot, Manners
 from clients.slack.files import Files
 from clients.slack.seen import Seen
 from services.shared.addresses import Network
+from services.shared.errors import Unauthenticated
 
 SLACK = "https://slack.com/api/"
 PATH = "/slack/events"
@@ -128,6 +131,15 @@ async def _socket(bolt: AsyncApp, token: str | None) -> AsyncSocketModeHandler |
     if token is None:
         return None
     handler = AsyncSocketModeHandler(bolt, token)
+    try:  # connecting would ask for ever with a token that Slack does not know
+        handler.client.wss_uri = await handler.client.issue_new_wss_url()
+    except ClientError:
+        pass  # of a network that may come back
+    except SlackApiError as error:
+        raise Unauthenticated(
+            f"Slack refuses the app-level token: {error.response.get('error')}. It is under Basic "
+            "Information at api.slack.com/apps, and needs the scope connections:write."
+        ) from None
     await handler.connect_async()  # type: ignore[no-untyped-call]
     return handler
 

@@ -19,6 +19,7 @@ SERVICES = ("inference", "crawler", "trainer")
 ADDITIONS: dict[str, tuple[str, ...]] = {
     "cpu+keda": ("many-nodes", "monitoring", "keda"),
     "cpu+keda+to-zero": ("many-nodes", "monitoring", "keda", "keda/to-zero"),
+    "cpu+slack": ("slack",),
     "cpu+tls": ("tls",),
     "dev+network-policies": ("network-policies",),
 }

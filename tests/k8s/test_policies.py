@@ -5,6 +5,7 @@ from ipaddress import ip_network
 
 import pytest
 
+from clients.slack import behind, serve
 from clients.supervised import INFERENCE
 from services.crawler.__main__ import SERVICE as CRAWLER_SERVICE
 from services.inference.__main__ import DRAIN_SECONDS
@@ -26,6 +27,7 @@ from tests.k8s.rendered import (
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 IMAGES = {f"emojinet-{name}" for name in (*SERVICES, "web")}
 PORTS = {"inference": (50051, 9101), "crawler": (50052, 9102), "trainer": (50053, 9103)}
+NODE_LOCAL_DNS = "169.254.20.10/32"
 MARGIN_SECONDS = 5.0  # for workers to end, after the drain
 WEB_STOP_SECONDS = 5.0
 AUTOSCALED = [name for name in EVERY if "scaled" in name or "gpu" in name or "keda" in name]
@@ -255,17 +257,27 @@ def test_without_a_rule_nothing_goes_in_or_out(overlay: str) -> None:
     assert deny == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
 
 
-def test_only_the_crawler_reaches_the_internet_and_nothing_private() -> None:
-    reaching: dict[str, list[tuple[Object, list[Object]]]] = {}
-    for name, spec in policies("cpu").items():
+def reaching(overlay: str) -> dict[str, list[tuple[Object, list[Object]]]]:
+    """Which policies let out to addresses, with the ports there."""
+    found: dict[str, list[tuple[Object, list[Object]]]] = {}
+    for name, spec in policies(overlay).items():
         for rule in spec.get("egress", ()):
             assert rule.get("to"), f"{name} lets out to anywhere"
             for block in (to["ipBlock"] for to in rule["to"] if "ipBlock" in to):
-                reaching.setdefault(name, []).append((block, rule["ports"]))
-    assert set(reaching) == {"names", "crawler"}
-    assert [block["cidr"] for block, _ in reaching["names"]] == ["169.254.20.10/32"]
+                if block["cidr"] != NODE_LOCAL_DNS:
+                    found.setdefault(name, []).append((block, rule["ports"]))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("overlay", "who"), [("cpu", {"crawler"}), ("cpu+slack", {"crawler", "slack"})]
+)
+def test_only_the_crawler_and_the_bot_reach_the_internet_and_nothing_private(
+    overlay: str, who: set[str]
+) -> None:
+    assert set(reaching(overlay)) == who
     refused = {ip_network(text) for text in addresses.REFUSED.split()}
-    for block, ports in reaching["crawler"]:
+    for block, ports in (each for found in reaching(overlay).values() for each in found):
         within = ip_network(block["cidr"])
         ours = {n for n in refused if n.version == within.version and n.subnet_of(within)}  # type: ignore[arg-type]
         assert {ip_network(text) for text in block["except"]} == ours
@@ -274,12 +286,24 @@ def test_only_the_crawler_reaches_the_internet_and_nothing_private() -> None:
     assert outside  # which the policy leaves out by allowing no more than 2000::/3
 
 
-def test_ports_that_policies_name_exist() -> None:
-    templates = dict(pods(rendered("cpu")))
+def test_the_bot_is_one_and_has_time_for_what_it_has_acknowledged() -> None:
+    spec = named(rendered("cpu+slack"), "Deployment", "emojinet-slack")["spec"]
+    assert (spec["replicas"], spec["strategy"]["type"]) == (1, "Recreate")
+    pod = spec["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["command"] == ["emojinet", "slack"]
+    first = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    ending = serve.STOP_SECONDS + behind.STOP_SECONDS
+    assert pod["terminationGracePeriodSeconds"] >= first + ending + MARGIN_SECONDS
+
+
+@pytest.mark.parametrize("overlay", ["cpu", "cpu+slack"])
+def test_ports_that_policies_name_exist(overlay: str) -> None:
+    templates = dict(pods(rendered(overlay)))
     ports = {
         p["name"] for pod in templates.values() for c in containers(pod) for p in c.get("ports", ())
     }
-    for spec in policies("cpu").values():
+    for spec in policies(overlay).values():
         for rule in (*spec.get("ingress", ()), *spec.get("egress", ())):
             assert {p["port"] for p in rule["ports"] if isinstance(p["port"], str)} <= ports
 
@@ -296,5 +320,6 @@ def test_components_are_all_rendered_by_some_test() -> None:
         "monitoring",
         "network-policies",
         "prometheus-adapter",
+        "slack",
         "tls",
     }

@@ -69,6 +69,20 @@ async def test_a_token_that_slack_does_not_know_is_told_of(
     assert TOKEN.encode() not in done.stderr
 
 
+async def test_an_app_level_token_that_slack_does_not_know_is_told_of(
+    workspace: Workspace, secrets: list[str], tmp_path: Path
+) -> None:
+    workspace.refuse("apps.connections.open", "not_allowed_token_type")
+    (tmp_path / "app").write_text("xapp-0123456789")
+    done = await asyncio.to_thread(
+        emojinet, "slack", "--port=0", f"--slack-url={workspace.url}/api/", secrets[0],
+        f"--app-token-file={tmp_path / 'app'}", EMOJINET_SLACK_SIGNING_SECRET_FILE="",
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert b"Slack refuses the app-level token: not_allowed_token_type" in done.stderr
+    assert b"xapp-0123456789" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
