@@ -63,6 +63,7 @@ def chosen(root: Path, named: str, say: Callable[[str], object]) -> Model:
         f"There is no model {named[:80]!r} in {root}; there is {have or 'none'}. A folder is "
         "named with a /.",
         model=named[:80],
+        served=have,
     )
 
 
