@@ -19,17 +19,17 @@ class Stretch(NamedTuple):
 
 CONSTANT, STEP = "constant", "step"
 STRETCHES = (
-    Stretch("low", 120, 1.9, 1.9),  # in the first minute the window of the rules fills
-    Stretch(STEP, 540, 5.7, 5.7),
-    Stretch("fall", 480, 1.9, 1.9),
-    Stretch("ramp", 480, 1.9, 7.6),
-    Stretch("burst", 60, 9.5, 9.5),
-    Stretch(CONSTANT, 780, 4.8, 4.8),
+    Stretch("low", 120, 1.8, 1.8),  # in the first minute the window of the rules fills
+    Stretch(STEP, 540, 5.4, 5.4),
+    Stretch("fall", 480, 1.8, 1.8),
+    Stretch("ramp", 480, 1.8, 7.2),
+    Stretch("burst", 60, 9.0, 9.0),
+    Stretch(CONSTANT, 780, 4.6, 4.6),
 )
 TURN = (
-    Stretch("low", 180, 1.9, 1.9),
-    Stretch(STEP, 600, 5.7, 5.7),
-    Stretch("fall", 540, 1.9, 1.9),
+    Stretch("low", 180, 1.8, 1.8),
+    Stretch(STEP, 600, 5.4, 5.4),
+    Stretch("fall", 540, 1.8, 1.8),
 )
 """The step alone, for a run of which no clock is divided."""
 
