@@ -166,8 +166,11 @@ async def _controlled(
 
 
 async def _asked(prometheus: Prometheus, query: str) -> dict[str, int] | None:
-    """In thousandths, as the autoscaler reads them; None where there is no such metric."""
-    found = await asyncio.to_thread(prometheus.now, query)
+    """In thousandths, as the autoscaler reads them; None where there is none, or no Prometheus."""
+    try:
+        found = await asyncio.to_thread(prometheus.now, query)
+    except OSError:
+        return None
     return {pod: round(1000 * value) for pod, value in found.items()} or None
 
 
