@@ -118,11 +118,20 @@ prove-resume: $(READY) ## Kill trainings 100 times, and compare what they learn 
 prove-swap: $(READY) ## Swap models 50 times under load, half of them broken
 	$(BIN)/python -m tests.prove.swap
 
+prove-scaling: $(READY) prometheus ## Drive a fleet of real servers by the autoscaler's algorithm; ARGS=--help
+	$(BIN)/python -m tests.prove.scaling $(ARGS)
+
+prove-rollout: $(READY) ## Restart a fleet 50 times under load: no call fails
+	$(BIN)/python -m tests.prove.rollout
+
 prove-soak: $(READY) ## Half an hour of every kind of call: does memory grow? SAVE=1 records it
 	$(BIN)/python -m tests.prove.soak $(if $(SAVE),--save)
 
-k8s-check: $(READY) ## Render and validate the manifests, and test rules, dashboards and scripts
-	which promtool prometheus >/dev/null || { apt-get update -qq && apt-get install -yqq --no-install-recommends prometheus; }
+# Debian's, with promtool.
+prometheus:
+	@which promtool prometheus >/dev/null || { apt-get update -qq && apt-get install -yqq --no-install-recommends prometheus; }
+
+k8s-check: $(READY) prometheus ## Render and validate the manifests, and test rules, dashboards and scripts
 	$(BIN)/pytest tests/k8s --timeout 600
 
 k8s-smoke: ## On your cluster: apply the cpu overlay, wait, suggest an emoji; REGISTRY=… has its images
@@ -153,4 +162,4 @@ clean: ## End and remove everything that make has made, data included
 .PHONY: help .venv demo up down loop test test-system fuzz drawings bench-starter bench-spine bench-serving \
 	bench-decode bench-backends bench-crawl \
 	bench-duplicates bench-keep bench-storage bench-train bench-glyphs bench-photos bench-imbalance bench-page \
-	prove-crash prove-scale prove-resume prove-swap prove-soak k8s-check k8s-smoke pictures lint protos protos-release clean
+	prove-scaling prove-rollout prometheus prove-crash prove-scale prove-resume prove-swap prove-soak k8s-check k8s-smoke pictures lint protos protos-release clean

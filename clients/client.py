@@ -35,6 +35,7 @@ DEFAULT_TIMEOUT_SECONDS = 1.0  # the article's
 MAX_ATTEMPTS = 4  # at a busy server; UNAVAILABLE has its own policy in the service config
 SHORTEST_PAUSE_SECONDS = 0.01
 SERVICE_CONFIG = files("emojinet.v1") / "inference_service_config.json"
+LOOK_UP_MS = 5_000  # the least time between two look-ups of a name
 
 
 class SuggestOptions(TypedDict, total=False):
@@ -180,7 +181,7 @@ def channel_options(server: str) -> list[tuple[str, int | str]]:
         # Embeddings and saliency of 64 images are more than gRPC's 4 MiB.
         ("grpc.max_receive_message_length", 32 * 1024 * 1024),
         # New replicas get traffic when the server ends old connections: look the name up soon.
-        ("grpc.dns_min_time_between_resolutions_ms", 5_000),
+        ("grpc.dns_min_time_between_resolutions_ms", LOOK_UP_MS),
         # Five minutes is what every server permits. With it on, the kernel gives up a peer that
         # vanished once data stays unacknowledged for the time-out below (TCP_USER_TIMEOUT).
         ("grpc.keepalive_time_ms", 300_000),

@@ -29,7 +29,13 @@ from rich.console import Console
 
 from clients import arrivals, options, pictures
 from clients.arrivals import constant, poisson
-from clients.client import DEFAULT_SERVER, from_rpc, suggest_request, unreachable
+from clients.client import (
+    DEFAULT_SERVER,
+    channel_options,
+    from_rpc,
+    suggest_request,
+    unreachable,
+)
 from clients.credentials import Credentials
 from clients.report import Kind, Outcome, Report
 from clients.throttle import Throttle
@@ -131,13 +137,8 @@ async def run(
 
 
 def _channel(server: str) -> grpc.aio.Channel:
-    return Credentials.of_environment().aio_channel(
-        server,
-        [
-            ("grpc.use_local_subchannel_pool", 1),  # or channels would share a connection
-            ("grpc.enable_http_proxy", 0),
-        ],
-    )
+    alone = ("grpc.use_local_subchannel_pool", 1)  # or channels would share a connection
+    return Credentials.of_environment().aio_channel(server, [*channel_options(server), alone])
 
 
 async def _trouble(server: str, channel: grpc.aio.Channel) -> EmojinetError:
@@ -268,8 +269,9 @@ def load(
 ) -> None:
     """Send an open-loop load, and report goodput, refusals and latency.
 
-    Calls go out when they are due, whatever became of earlier ones, and none is tried again;
-    latency counts from when a call was due.
+    Calls go out when they are due, whatever became of earlier ones, to all replicas of the server
+    in turn; only one that no replica has seen is tried again. Latency counts from when a call was
+    due.
     """
     rng = random.Random(seed)
     draw = constant if process is Process.CONSTANT else partial(poisson, rng=rng)

@@ -127,8 +127,15 @@ def test_without_behavior_a_sync_may_double_and_falls_are_held_for_the_window() 
 
 
 def test_our_signal_is_steady_where_wait_alone_swings() -> None:
-    ours_alone, wait_alone = simulate("ours", CONSTANT), simulate("wait only", CONSTANT)
-    assert ours_alone["direction_changes"] == 0
-    assert ours_alone["replica_hours_over_ideal"] <= 0.15
-    assert wait_alone["direction_changes"] > 10
-    assert simulate("ours", TURNS)["late_share"] < simulate("wait only", TURNS)["late_share"]
+    alone = simulate("wait only", CONSTANT)
+    calm, turning = simulate("ours", CONSTANT), simulate("ours", TURNS)
+    assert calm["direction_changes"] == 0 < 10 < alone["direction_changes"]
+    assert calm["replica_hours_over_ideal"] <= 0.15 < alone["replica_hours_over_ideal"]
+    assert turning["late_share"] < simulate("wait only", TURNS)["late_share"]
+
+
+def test_to_bound_the_wait_and_count_the_refused_saves_replicas_and_costs_nobody() -> None:
+    ours, before = simulate("ours", TURNS), simulate("ours, unbounded", TURNS)
+    assert ours["replica_hours_over_ideal"] <= 0.15 < before["replica_hours_over_ideal"]
+    assert ours["late_share"] <= before["late_share"] + 0.001
+    assert ours["refused_share"] <= before["refused_share"] + 0.001

@@ -87,8 +87,8 @@ def test_a_pod_without_series_has_no_signal_and_takes_none_from_the_others(tmp_p
 
 
 def test_large_photographs_overload_the_decoders_while_the_device_idles(tmp_path: Path) -> None:
-    # 4 MP take 6.7 ms of a core (bench-decode): two decoders do 298 a second, before a GPU that
-    # could do 1,000; 60 more are asked for. Were the slow lane capacity, demand would be 0.667.
+    # At 6.7 ms of a core for each, two decoders do 298 a second, before a GPU that could do 1,000;
+    # 60 more are asked for, a fifth. Were the slow lane capacity, demand would be a third less.
     pod = Pod(
         served=298,
         waited={"decode": 298 * 0.4, "device": 298 * 0.001},
@@ -98,12 +98,25 @@ def test_large_photographs_overload_the_decoders_while_the_device_idles(tmp_path
         first=0.008,
         decoders=2,
     )
-    expect(tmp_path, pod, wait=round((298 * 0.401 + 60) / 358, 3), demand=1.0)
+    expect(tmp_path, pod, wait=round((298 * 0.401 + 60) / 358, 3), demand=round(358 / 298, 3))
 
 
 def test_what_is_refused_counts_as_a_second_of_wait(tmp_path: Path) -> None:
     pod = Pod(served=50, waited={"device": 25.0}, refused=20, busy={"device": 1.0})
-    expect(tmp_path, pod, wait=round((25 + 20) / 70, 3), demand=1.0)
+    expect(tmp_path, pod, wait=round((25 + 20) / 70, 3), demand=1.4)
+
+
+def test_demand_counts_what_is_refused_as_if_it_were_served(tmp_path: Path) -> None:
+    # Three times what one replica can do, of which it serves one third.
+    pod = Pod(served=50, waited={"device": 35.0}, refused=100, busy={"device": 1.0})
+    expect(tmp_path, pod, wait=0.9, demand=3.0)
+
+
+def test_the_autoscaler_sees_no_wait_beyond_three_times_the_objective(tmp_path: Path) -> None:
+    pod = Pod(served=50, waited={"device": 35.0}, refused=100, busy={"device": 1.0})
+    check(tmp_path, pod.series(), {"pod:emojinet_queue_wait:bounded": [(A, 0.3)]})
+    calm = Pod(served=30, waited={"device": 6.0}, busy={"device": 0.6})
+    check(tmp_path, calm.series(), {"pod:emojinet_queue_wait:bounded": [(A, 0.2)]})
 
 
 def test_a_pod_that_refuses_everything_has_waited_a_second(tmp_path: Path) -> None:

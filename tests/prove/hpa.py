@@ -48,7 +48,7 @@ class Autoscaler:
         }
         self._low = 1.0 - quantity(self._down.get("tolerance", tolerance))
         self._high = 1.0 + quantity(self._up.get("tolerance", tolerance))
-        self._wishes: list[tuple[float, int]] = []  # when, and how many replicas
+        self.wishes: list[tuple[float, int]] = []  # when, and how many replicas
         self._changes: list[tuple[float, int]] = []  # when, and by how many
 
     def sync(self, at: float, replicas: int, pods: Mapping[str, str], served: Served) -> int:
@@ -56,7 +56,7 @@ class Autoscaler:
 
         Each pod is ready, running, pending, deleting or failed.
         """
-        self._wishes = self._wishes or [(at, replicas)]
+        self.wishes = self.wishes or [(at, replicas)]
         if replicas == 0:
             return 0  # switched off
         decided = min(max(replicas, self._least), self._most)
@@ -103,10 +103,10 @@ class Autoscaler:
     def _settled(self, at: float, replicas: int, wished: int) -> int:
         """What has been wished for long enough, as fast as the policies allow."""
         lowest, highest = (
-            [wished, *(wish for then, wish in self._wishes if then > at - window)]
+            [wished, *(wish for then, wish in self.wishes if then > at - window)]
             for window in (side["stabilizationWindowSeconds"] for side in (self._up, self._down))
         )
-        self._wishes.append((at, wished))
+        self.wishes.append((at, wished))
         settled = min(max(replicas, min(lowest)), max(highest))
         if not self._behavior:  # as before there was one: a sync doubles at most
             settled = min(max(highest), max(2 * replicas, 4))
