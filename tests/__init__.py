@@ -1,0 +1,1 @@
+"""A package: without this, one that a dependency brings under the same name would win."""
