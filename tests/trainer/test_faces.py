@@ -15,6 +15,8 @@ from services.shared.errors import MalformedRequest, NotReady
 from services.trainer import faces
 from services.trainer.faces import Face, treated
 
+pytestmark = pytest.mark.system  # OpenCV needs Debian's libgl1
+
 SHOWN = {path.stem: Image.open(path).convert("RGB") for path in photographs.installed()}
 # Where the middle of the face is.
 PEOPLE = {"astronaut": (225, 118), "grace_hopper": (261, 233), "camera": (229, 157)}
