@@ -20,12 +20,13 @@ from inference import grpc_service_pb2_grpc as oip_rpc
 from services.inference import choice, live
 from services.inference.backends import timed
 from services.inference.choice import Choice
-from services.inference.gate import Gate, Split, cores
+from services.inference.gate import Gate, Split
 from services.inference.metrics import Metrics
 from services.inference.oip.servicer import OpenInference
 from services.inference.server import InferenceService, Serving
 from services.shared import harness, model
 from services.shared.access import FROM_HERE, Access
+from services.shared.cores import cores
 from services.shared.decoders import Decoders
 from services.shared.errors import EmojinetError
 from services.shared.worker import WorkerDied, WorkerFailed

@@ -28,8 +28,9 @@ from prometheus_client import CollectorRegistry
 from rich.console import Console
 from rich.table import Table
 
-from services.inference.gate import Ask, Gate, Split, cores
+from services.inference.gate import Ask, Gate, Split
 from services.shared import pixels, shards
+from services.shared.cores import cores
 from services.shared.decoders import Decoders
 from services.shared.errors import EmojinetError, StorageFailed
 from services.shared.model import Model

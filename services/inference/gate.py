@@ -10,9 +10,7 @@ import asyncio
 import contextlib
 import json
 import math
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +18,7 @@ import numpy as np
 from services.inference.backends import timed
 from services.inference.curve import Curve
 from services.inference.device import ASK, SIZE, TOOK
+from services.shared.cores import cores
 from services.shared.errors import DeviceDied
 from services.shared.model import Model
 from services.shared.queue import Priority, Queue, QueueMetrics, Served, Work
@@ -169,13 +168,3 @@ class Gate:
             if self.split.keeps_memory or not name.startswith("MALLOC_")
         }
         return await Worker(f"services.inference.{module}", arguments, environment).start()
-
-
-def cores() -> int:
-    """How many CPUs this process may use: its affinity, and the quota of its container."""
-    allowed = len(os.sched_getaffinity(0))
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(allowed, round(int(quota) / int(period))))
-    except (OSError, ValueError):  # no quota: "max", or no such file
-        return allowed

@@ -76,7 +76,7 @@ def test_one_decoder_of_a_server_is_the_slow_lane_as_the_rule_says(
     slots = re.findall(r'^emojinet_slots\{stage="decode"\} (\S+)', page, re.MULTILINE)
     crawler = programs["crawler"].page()
     assert slots == re.findall(r'^emojinet_slots\{stage="decode"\} (\S+)', crawler, re.MULTILINE)
-    from services.inference.gate import cores
+    from services.shared.cores import cores
 
     assert float(slots[0]) == cores() + 1
 

@@ -1,0 +1,112 @@
+"""The images, built on this machine from a Debian that is made on the spot, by buildah alone."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parents[2]
+BASE = "localhost/emojinet-base:12"
+MIRROR = "http://deb.debian.org/debian"
+TREES = ("usr/share/doc", "usr/share/info", "usr/share/locale", "usr/share/man", "var/cache/apt")
+AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")  # a company's proxy is among them, too
+
+
+class Store:
+    """A folder with images, and with what was built on the way to them."""
+
+    def __init__(self, folder: Path, driver: str = "overlay") -> None:
+        self.folder = folder
+        (folder / "run").mkdir(parents=True, exist_ok=True)
+        configuration = folder / "storage.conf"
+        configuration.write_text(
+            f'[storage]\ndriver = "{driver}"\n'
+            f'graphroot = "{folder / "images"}"\nrunroot = "{folder / "run"}"\n'
+        )
+        self.environment = os.environ | {
+            "BUILDER": "buildah",
+            "BUILDAH_ISOLATION": "chroot",
+            "BUILDAH_LAYERS": "true",
+            "CONTAINERS_STORAGE_CONF": str(configuration),
+        }
+
+    def buildah(self, *arguments: str) -> str:
+        """What it printed."""
+        done = subprocess.run(
+            ["buildah", *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def has(self, image: str) -> bool:
+        return self.buildah("images", "--quiet", "--filter", f"reference={image}") != ""
+
+    def make_base(self) -> None:
+        """Debian 12 with apt, as small as docker.io's: without documents and translations."""
+        container = self.buildah("from", "scratch")
+        try:
+            root = Path(self.buildah("mount", container))
+            command = ["debootstrap", "--variant=minbase", "bookworm", str(root), MIRROR]
+            subprocess.run(command, check=True, capture_output=True)
+            subprocess.run(["rm", "-rf", *(root / tree for tree in TREES)], check=True)
+            self.buildah("commit", "--quiet", container, BASE)
+        finally:
+            self.buildah("rm", container)
+
+    def build(self, *images: str, flags: str = "", **settings: str) -> None:
+        """As `make images` does it, from our base and by what is here."""
+        here = f"--pull-never --volume={AUTHORITIES}:{AUTHORITIES}:ro {flags}"
+        environment = {"BASE": BASE, "IMAGES": " ".join(images), "FLAGS": here, **settings}
+        done = subprocess.run(
+            [ROOT / "k8s/images.sh", "build"],
+            env=self.environment | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+
+    @contextmanager
+    def mounted(self, image: str) -> Iterator["Mounted"]:
+        """A container of the image, not running: its files are there to be looked at."""
+        container = self.buildah("from", "--pull-never", image)
+        try:
+            inspected = json.loads(self.buildah("inspect", "--type=container", container))
+            root = Path(self.buildah("mount", container))
+            config = inspected["OCIv1"]["config"]
+            title = config["Labels"]["org.opencontainers.image.title"]
+            yield Mounted(title.removeprefix("emojinet-"), root, config)
+        finally:
+            self.buildah("rm", container)
+
+
+class Mounted(NamedTuple):
+    """The files of an image, and how it says that it is run."""
+
+    name: str
+    root: Path
+    config: dict[str, Any]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        pairs = (each.partition("=") for each in self.config["Env"])
+        return {name: value for name, _, value in pairs}
+
+    def files(self) -> Iterator[tuple[Path, os.stat_result]]:
+        """Everything in it, with the path that it has inside."""
+        for folder, folders, files in os.walk(self.root):
+            for name in (*folders, *files):
+                path = Path(folder, name)
+                yield Path("/", path.relative_to(self.root)), path.lstat()
+
+    def mb(self) -> float:
+        """What it takes uncompressed, each file counted once."""
+        sizes = {status.st_ino: status.st_size for _, status in self.files()}
+        return sum(sizes.values()) / 1e6
