@@ -11,6 +11,7 @@ import contextlib
 import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from services.shared.model import Model
 from services.shared.queue import Priority, Queue, QueueMetrics, Served, Work
 from services.shared.worker import ENVIRONMENT, Worker, WorkerDied, start_all
 
+DEVICES = Path("/dev")
 GENTLE_SECONDS = 30.0  # ten times what it takes at half load
 
 
@@ -56,6 +58,16 @@ class Split(NamedTuple):
     """Whether malloc keeps what a forward pass needs for the next: see `worker.ENVIRONMENT`."""
 
 
+def is_on_gpu(backend: str, devices: Path = DEVICES) -> bool:
+    """Whether it runs on one of NVIDIA's GPUs, told without PyTorch."""
+    return backend == "torch" and any(devices.glob("nvidia[0-9]*"))
+
+
+def usual(backend: str, devices: Path = DEVICES) -> Split:
+    """How it is split where nobody has measured: a worker for the GPU, or one for each core."""
+    return Split(1 if is_on_gpu(backend, devices) else cores())
+
+
 class Gate:
     """Owns the device workers of one model, and the line in front of them."""
 
@@ -65,7 +77,7 @@ class Gate:
         self.model, self.backend, self.precision = model, backend, precision
         if backend.startswith("timed:"):
             split = Split(timed.parse(backend).slots)
-        self.split = split or Split(cores())
+        self.split = split or usual(backend)
         self.slots = self.split.workers
         self._workers: list[Worker] = []
 

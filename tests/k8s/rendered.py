@@ -20,6 +20,7 @@ ADDITIONS: dict[str, tuple[str, ...]] = {
     "cpu+keda": ("many-nodes", "monitoring", "keda"),
     "cpu+keda+to-zero": ("many-nodes", "monitoring", "keda", "keda/to-zero"),
     "cpu+tls": ("tls",),
+    "cpu+tls+clients": ("tls", "tls/clients"),
     "dev+network-policies": ("network-policies",),
 }
 EVERY = (*OVERLAYS, *ADDITIONS)
