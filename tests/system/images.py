@@ -2,16 +2,23 @@
 
 import json
 import os
+import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[2]
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 BASE = "localhost/emojinet-base:12"
+INCLUDED = "ca-certificates,python3"
 MIRROR = "http://deb.debian.org/debian"
-TREES = ("usr/share/doc", "usr/share/info", "usr/share/locale", "usr/share/man", "var/cache/apt")
+TREES = (
+    *(f"usr/share/{tree}" for tree in ("doc", "info", "locale", "man")),
+    *(f"var/{tree}" for tree in ("cache/apt", "cache/debconf", "lib/apt/lists", "log")),
+)
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")  # a company's proxy is among them, too
 
 
@@ -53,8 +60,9 @@ class Store:
         container = self.buildah("from", "scratch")
         try:
             root = Path(self.buildah("mount", container))
-            command = ["debootstrap", "--variant=minbase", "bookworm", str(root), MIRROR]
-            subprocess.run(command, check=True, capture_output=True)
+            command = ["debootstrap", "--variant=minbase", f"--include={INCLUDED}", "bookworm"]
+            subprocess.run([*command, str(root), MIRROR], check=True, capture_output=True)
+            shutil.copy(AUTHORITIES, root / AUTHORITIES.relative_to("/"))
             subprocess.run(["rm", "-rf", *(root / tree for tree in TREES)], check=True)
             self.buildah("commit", "--quiet", container, BASE)
         finally:
@@ -62,8 +70,8 @@ class Store:
 
     def build(self, *images: str, flags: str = "", **settings: str) -> None:
         """As `make images` does it, from our base and by what is here."""
-        here = f"--pull-never --volume={AUTHORITIES}:{AUTHORITIES}:ro {flags}"
-        environment = {"BASE": BASE, "IMAGES": " ".join(images), "FLAGS": here, **settings}
+        environment = {"BASE": BASE, "IMAGES": " ".join(images), "TORCH_INDEX": "", **settings}
+        environment["FLAGS"] = f"--pull-never {flags}"
         done = subprocess.run(
             [ROOT / "k8s/images.sh", "build"],
             env=self.environment | environment,
@@ -73,16 +81,20 @@ class Store:
         )
         assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
 
+    def mb(self, name: str) -> float:
+        """What an image takes uncompressed, all layers together."""
+        image = f"emojinet-{name}:{VERSION}"
+        said, unit = self.buildah("images", "--format={{.Size}}", image).split()
+        return float(said) * {"MB": 1, "GB": 1000}[unit]
+
     @contextmanager
-    def mounted(self, image: str) -> Iterator["Mounted"]:
-        """A container of the image, not running: its files are there to be looked at."""
-        container = self.buildah("from", "--pull-never", image)
+    def mounted(self, name: str) -> Iterator["Mounted"]:
+        """A container of an image, not running: its files are there to be looked at."""
+        container = self.buildah("from", "--pull-never", f"emojinet-{name}:{VERSION}")
         try:
             inspected = json.loads(self.buildah("inspect", "--type=container", container))
             root = Path(self.buildah("mount", container))
-            config = inspected["OCIv1"]["config"]
-            title = config["Labels"]["org.opencontainers.image.title"]
-            yield Mounted(title.removeprefix("emojinet-"), root, config)
+            yield Mounted(name, root, inspected["OCIv1"]["config"])
         finally:
             self.buildah("rm", container)
 
@@ -105,8 +117,3 @@ class Mounted(NamedTuple):
             for name in (*folders, *files):
                 path = Path(folder, name)
                 yield Path("/", path.relative_to(self.root)), path.lstat()
-
-    def mb(self) -> float:
-        """What it takes uncompressed, each file counted once."""
-        sizes = {status.st_ino: status.st_size for _, status in self.files()}
-        return sum(sizes.values()) / 1e6
