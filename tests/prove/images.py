@@ -1,8 +1,8 @@
 """`make prove-images`: every image, from nothing but Debian and PyPI, and each of them starts.
 
-As the system tests do it, with what they leave out for time: the starter is made inside, by PyTorch,
-and so is the trainer's image. PyPI's PyTorch is for CUDA, so the trainer's image is as large here as
-one for GPUs; `make images` takes the one for CPUs from elsewhere.
+As the system tests do it, with what they leave out for time: the starter is made inside, by
+PyTorch, and so is the trainer's image. PyPI's PyTorch is for CUDA, so the trainer's image is as
+large here as one for GPUs; `make images` takes the one for CPUs from elsewhere.
 """
 
 import json

@@ -4,11 +4,13 @@ Its image's files are read-only, its user has no capability and gets none, and w
 written to the volumes. Addresses and ports are of the test.
 """
 
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from clients.demo import free_port
 from tests.k8s.rendered import Object, containers, of_kind, pods, rendered
 from tests.system.images import Mounted
 
@@ -30,7 +32,24 @@ mount -o remount,bind,ro "$root"
 exec chroot "$root" setpriv --reuid "$user" --regid "$user" --clear-groups \
     --bounding-set=-all --inh-caps=-all --no-new-privs -- "$@"
 """
+USER = 10_001
 Volumes = Mapping[str, Path]
+
+
+def made_volumes(folder: Path) -> dict[str, Path]:
+    """Under the names that they have in manifests; the user's, as a kubelet makes them."""
+    made = {name: folder / name for name in ("data", "registry", "secrets", "tmp")}
+    for path in made.values():
+        path.mkdir()
+        shutil.chown(path, USER, USER)
+    return made
+
+
+def listening() -> tuple[str, dict[str, str]]:
+    """An address of this machine alone, and the settings that have a server listen there."""
+    port, metrics = free_port(), free_port()
+    settings = {"HOST": "127.0.0.1", "PORT": port, "METRICS_PORT": metrics}
+    return f"127.0.0.1:{port}", {f"EMOJINET_{k}": str(v) for k, v in settings.items()}
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import shutil
 import stat
 import subprocess
 import time
-import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -25,12 +24,10 @@ from clients.demo import free_port, is_ready
 from services.shared import registry
 from services.shared.photographs import installed
 from tests.clients.commandline import emojinet
-from tests.system.confined import started
-from tests.system.images import BASE, ROOT, Mounted, Store
+from tests.system.confined import USER, listening, made_volumes, started
+from tests.system.images import BASE, VERSION, Mounted, Store
 
 pytestmark = pytest.mark.system
-VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-USER = 10_001
 IMAGES = ("crawler", "inference", "web")  # the trainer's holds PyTorch: `make prove-images`
 LIMITS_MB = {"crawler": 550, "inference": 650, "web": 400}
 PACKAGES = Path("opt/emojinet/lib/python3.11/site-packages")
@@ -60,10 +57,7 @@ def store(
 def images(store: Store) -> Iterator[dict[str, Mounted]]:
     """Their files."""
     with ExitStack() as stack:
-        yield {
-            name: stack.enter_context(store.mounted(f"emojinet-{name}:{VERSION}"))
-            for name in IMAGES
-        }
+        yield {name: stack.enter_context(store.mounted(name)) for name in IMAGES}
 
 
 @pytest.fixture(params=IMAGES)
@@ -77,7 +71,7 @@ def image(images: dict[str, Mounted], request: pytest.FixtureRequest) -> Mounted
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_an_image_stays_small(store: Store, name: str) -> None:
-    assert store.mb(f"emojinet-{name}:{VERSION}") < LIMITS_MB[name]
+    assert store.mb(name) < LIMITS_MB[name]
 
 
 def test_nothing_in_it_makes_programs_or_trains(image: Mounted) -> None:
@@ -112,10 +106,8 @@ def test_it_has_no_caches_and_is_compiled_already(image: Mounted) -> None:
 def test_it_says_what_is_in_it(image: Mounted) -> None:
     text = (image.root / SHARE / "sbom.cdx.json").read_text()
     bill = json.loads(text)
-    assert (
-        JsonStrictValidator(SchemaVersion.from_version(bill["specVersion"])).validate_str(text)
-        is None
-    )
+    validator = JsonStrictValidator(SchemaVersion.from_version(bill["specVersion"]))
+    assert validator.validate_str(text) is None
     there = {d.name: d.version for d in distributions(path=[str(image.root / PACKAGES)])}
     listed = {each["name"]: each["version"] for each in bill["components"]}
     listed[bill["metadata"]["component"]["name"]] = there["emojinet"]
@@ -131,12 +123,7 @@ def test_it_says_what_is_in_it(image: Mounted) -> None:
 
 @pytest.fixture
 def volumes(tmp_path: Path) -> dict[str, Path]:
-    """As the manifests name them; ours as a kubelet makes them a pod's."""
-    made = {name: tmp_path / name for name in ("data", "registry", "secrets", "tmp")}
-    for path in made.values():
-        path.mkdir()
-        shutil.chown(path, USER, USER)
-    return made
+    return made_volumes(tmp_path)
 
 
 def test_inference_serves_the_starter_that_it_brings_and_the_page_asks_it(
@@ -147,10 +134,8 @@ def test_inference_serves_the_starter_that_it_brings_and_the_page_asks_it(
             assert copying.wait(SECONDS) == 0
         live = registry.live(volumes["registry"])
         assert live is not None
-    here = {"EMOJINET_HOST": "127.0.0.1"}
-    ports = {"EMOJINET_PORT": str(free_port()), "EMOJINET_METRICS_PORT": str(free_port())}
-    address = f"127.0.0.1:{ports['EMOJINET_PORT']}"
-    with started(images["inference"], "inference", volumes, **here, **ports) as serving:
+    address, ports = listening()
+    with started(images["inference"], "inference", volumes, **ports) as serving:
         assert is_ready(address, serving)
         with Client(address) as client:
             (result,) = client.suggest(
@@ -158,7 +143,7 @@ def test_inference_serves_the_starter_that_it_brings_and_the_page_asks_it(
             ).results
         assert result.suggestions.suggestions[0].emoji in "🐱🐈"
         port = free_port()
-        flags = {"EMOJINET_SERVER": address, **here}
+        flags = {"EMOJINET_SERVER": address, "EMOJINET_HOST": "127.0.0.1"}
         with started(images["web"], "web", volumes, f"--port={port}", **flags) as page:
             assert '"emoji":"🐱"' in asked(port, page).replace(" ", "")
     assert serving.returncode == 0
@@ -191,11 +176,8 @@ def test_the_crawler_reads_a_table_freezes_a_data_set_and_exports_it(
         "text": [f"{path.stem} 🚀" for path in pictures],
     }
     pyarrow.parquet.write_table(pyarrow.table(rows), posts / "posts.parquet")
-    ports = {"EMOJINET_PORT": str(free_port()), "EMOJINET_METRICS_PORT": str(free_port())}
-    address = f"127.0.0.1:{ports['EMOJINET_PORT']}"
-    with started(
-        images["crawler"], "crawler", volumes, EMOJINET_HOST="127.0.0.1", **ports
-    ) as serving:
+    address, ports = listening()
+    with started(images["crawler"], "crawler", volumes, **ports) as serving:
         assert is_ready(address, serving)
         for command in (
             ["crawl", "start", "import", "/data/posts/posts.parquet", "--watch"],
