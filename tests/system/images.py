@@ -32,6 +32,7 @@ class Store:
         configuration.write_text(
             f'[storage]\ndriver = "{driver}"\n'
             f'graphroot = "{folder / "images"}"\nrunroot = "{folder / "run"}"\n'
+            '[storage.options.overlay]\nskip_mount_home = "true"\n'  # so that `rm -r` can end it
         )
         self.environment = os.environ | {
             "BUILDER": "buildah",

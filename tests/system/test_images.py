@@ -42,7 +42,7 @@ SECONDS = 60.0
 def store(
     pytestconfig: pytest.Config, starter: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Store:
-    """With the images; what they are made of is kept for the next time."""
+    """With the images; it is kept for the next time."""
     store = Store(pytestconfig.cache.mkdir("images"))
     if not store.has(BASE):
         store.make_base()
@@ -50,6 +50,7 @@ def store(
     made = tmp_path_factory.mktemp("made")
     shutil.copytree(starter.parents[1], made / "registry")
     store.build(*IMAGES, flags=f"--build-context=starter={made}")
+    store.buildah("rmi", "--prune")  # every change of ours would leave a gigabyte
     return store
 
 
