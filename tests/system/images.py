@@ -17,7 +17,7 @@ INCLUDED = "ca-certificates,python3"
 MIRROR = "http://deb.debian.org/debian"
 TREES = (
     *(f"usr/share/{tree}" for tree in ("doc", "info", "locale", "man")),
-    *(f"var/{tree}" for tree in ("cache/apt", "cache/debconf", "lib/apt/lists", "log")),
+    *("var/cache/apt", "var/lib/apt/lists"),
 )
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")  # a company's proxy is among them, too
 
@@ -40,6 +40,7 @@ class Store:
             "BUILDAH_LAYERS": "true",
             "CONTAINERS_STORAGE_CONF": str(configuration),
         }
+        self.buildah("rm", "--all")  # of a run that was killed, with its mounts
 
     def buildah(self, *arguments: str) -> str:
         """What it printed."""
@@ -72,7 +73,7 @@ class Store:
     def build(self, *images: str, flags: str = "", **settings: str) -> None:
         """As `make images` does it, from our base and by what is here."""
         environment = {"BASE": BASE, "IMAGES": " ".join(images), "TORCH_INDEX": "", **settings}
-        environment["FLAGS"] = f"--pull-never {flags}"
+        environment["FLAGS"] = f"--pull-never --force-rm {flags}"
         done = subprocess.run(
             [ROOT / "k8s/images.sh", "build"],
             env=self.environment | environment,
