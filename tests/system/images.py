@@ -73,7 +73,7 @@ class Store:
     def build(self, *images: str, flags: str = "", **settings: str) -> None:
         """As `make images` does it, from our base and by what is here."""
         environment = {"BASE": BASE, "IMAGES": " ".join(images), "TORCH_INDEX": "", **settings}
-        environment["FLAGS"] = f"--pull-never --force-rm {flags}"
+        environment["FLAGS"] = f"--pull-never {flags}"
         done = subprocess.run(
             [ROOT / "k8s/images.sh", "build"],
             env=self.environment | environment,
