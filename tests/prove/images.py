@@ -6,6 +6,7 @@ large here as one for GPUs; `make images` takes the one for CPUs from elsewhere.
 """
 
 import json
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -24,7 +25,7 @@ from tests.system.confined import listening, made_volumes, started
 from tests.system.images import Store
 
 RESULTS = Path(__file__).parents[1] / "bench/results"
-IMAGES = ("trainer", "crawler", "web", "inference")
+IMAGES = ("inference", "trainer", "crawler", "web")
 SERVERS = ("crawler", "trainer", "inference")
 COLUMNS = ["image", "MB, uncompressed", "s to build", "s to be ready"]
 SECONDS = 120.0
@@ -40,6 +41,7 @@ def prove(store: Store, folder: Path) -> dict[str, dict[str, Any]]:
         began = time.monotonic()
         store.build(name)
         found[name] = {"seconds": time.monotonic() - began, "mb": store.mb(name)}
+        print(f"{name}: built in {found[name]['seconds']:.0f} s", file=sys.stderr)
     volumes = made_volumes(folder)
     with store.mounted("inference") as image, started(image, "starter", volumes) as copying:
         assert copying.wait(SECONDS) == 0
