@@ -45,8 +45,9 @@ test: $(READY) ## Run the tests that need nothing but Python packages
 	$(BIN)/pytest -m 'not system'
 
 test-system: $(READY) ## Run the tests that need Debian's tools, installing them, or minutes
-	which promtool fiu-run chromium >/dev/null && fc-list | grep -q 'Noto Color Emoji' || { apt-get update -qq && \
-		apt-get install -yqq --no-install-recommends prometheus fiu-utils chromium fontconfig fonts-noto-color-emoji libgl1; }
+	which promtool fiu-run chromium buildah debootstrap >/dev/null && fc-list | grep -q 'Noto Color Emoji' || \
+		{ apt-get update -qq && apt-get install -yqq --no-install-recommends prometheus fiu-utils chromium \
+		fontconfig fonts-noto-color-emoji buildah debootstrap libgl1; }
 	$(BIN)/pytest -m system --timeout 600
 
 fuzz: $(READY) ## Look for pictures that break the decoder, for SECONDS (60)
@@ -127,6 +128,16 @@ prove-rollout: $(READY) ## Restart a fleet 50 times under load: no call fails
 prove-soak: $(READY) ## Half an hour of every kind of call: does memory grow? SAVE=1 records it
 	$(BIN)/python -m tests.prove.soak $(if $(SAVE),--save)
 
+prove-images: $(READY) ## Build all images from Debian and PyPI alone, and run them; SAVE=1 records it
+	which buildah debootstrap >/dev/null || { apt-get update -qq && apt-get install -yqq --no-install-recommends buildah debootstrap; }
+	$(BIN)/python -m tests.prove.images $(if $(SAVE),--save)
+
+images: ## Build the images that k8s/base runs; k8s/images.sh lists what can be said
+	@k8s/images.sh build
+
+images-push: ## Push them, by their version, to REGISTRY=…
+	@k8s/images.sh push
+
 # Debian's, with promtool.
 prometheus:
 	@which promtool prometheus >/dev/null || { apt-get update -qq && apt-get install -yqq --no-install-recommends prometheus; }
@@ -162,4 +173,5 @@ clean: ## End and remove everything that make has made, data included
 .PHONY: help .venv demo up down loop test test-system fuzz drawings bench-starter bench-spine bench-serving \
 	bench-decode bench-backends bench-crawl \
 	bench-duplicates bench-keep bench-storage bench-train bench-glyphs bench-photos bench-imbalance bench-page \
-	prove-scaling prove-rollout prometheus prove-crash prove-scale prove-resume prove-swap prove-soak k8s-check k8s-smoke pictures lint protos protos-release clean
+	prove-crash prove-scale prove-resume prove-swap prove-soak prove-scaling prove-rollout prove-images prometheus \
+	images images-push k8s-check k8s-smoke pictures lint protos protos-release clean

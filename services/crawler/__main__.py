@@ -26,6 +26,7 @@ from services.crawler.web import Web
 from services.shared import addresses, harness, traces
 from services.shared.access import FROM_HERE, Access
 from services.shared.addresses import Network
+from services.shared.cores import cores
 from services.shared.decoders import Decoders
 from services.shared.errors import EmojinetError, StorageFailed
 
@@ -79,7 +80,7 @@ async def opened(options: Options, registry: CollectorRegistry, stack: AsyncExit
     database, store = Database(folder / "state.sqlite"), Store(folder / "images")
     stack.callback(database.close)
     metrics = Metrics(registry)
-    decoders = await Decoders(len(os.sched_getaffinity(0)), PRESCALER).start()
+    decoders = await Decoders(cores(), PRESCALER).start()
     decoders.open(metrics.queues)
     stack.push_async_callback(decoders.close)
     web = await stack.enter_async_context(

@@ -17,6 +17,7 @@ from rich.progress import Progress
 
 from services.crawler import dataset, manifest, prescaled
 from services.shared import header, pixels, shards
+from services.shared.cores import cores
 from services.shared.decoders import Decoders
 from services.shared.errors import (
     AlreadyExists,
@@ -209,7 +210,7 @@ async def _prescale_all(
     source: Path, out: Path, edge_px: int, console: Console
 ) -> list[tuple[str, str]]:
     """Those that failed, with the reason."""
-    slots = len(os.sched_getaffinity(0))
+    slots = cores()
     failures: list[tuple[str, str]] = []
     todo = [path for path in sorted(source.rglob("*")) if _is_picture(path)]
     left = iter(todo)

@@ -20,12 +20,13 @@ from inference import grpc_service_pb2_grpc as oip_rpc
 from services.inference import choice, live
 from services.inference.backends import timed
 from services.inference.choice import Choice
-from services.inference.gate import Gate, Split, cores
+from services.inference.gate import Gate, usual
 from services.inference.metrics import Metrics
 from services.inference.oip.servicer import OpenInference
 from services.inference.server import InferenceService, Serving
 from services.shared import harness, model, traces
 from services.shared.access import FROM_HERE, Access
+from services.shared.cores import cores
 from services.shared.decoders import Decoders
 from services.shared.errors import EmojinetError
 from services.shared.worker import WorkerDied, WorkerFailed
@@ -111,7 +112,7 @@ async def _load(
     """Starts the workers and everything that counts; returns the task that follows the registry."""
     began = time.monotonic()
     first = await live.first_model(options.model, options.registry)
-    way = Choice(options.backend, Split(cores()), cores())
+    way = Choice(options.backend, usual(options.backend), cores())
     if options.backend == "auto":
         way = await choice.fastest(first, options.precision)
         service.decoders = Decoders(way.decoders)

@@ -28,8 +28,9 @@ from prometheus_client import CollectorRegistry
 from rich.console import Console
 from rich.table import Table
 
-from services.inference.gate import Ask, Gate, Split, cores
+from services.inference.gate import Ask, Gate, Split, is_on_gpu, usual
 from services.shared import pixels, shards
+from services.shared.cores import cores
 from services.shared.decoders import Decoders
 from services.shared.errors import EmojinetError, StorageFailed
 from services.shared.model import Model
@@ -100,7 +101,7 @@ async def _try_all(model: Model, precision: str, trials: list[Trial]) -> None:
     many = cores()
     exported = "openvino.xml" in model.files
     for backend in ("openvino", "torch") if exported else ("torch",):
-        for split in _splits(many):
+        for split in [usual(backend)] if is_on_gpu(backend) else _splits(many):
             trial = await _try(model, precision, Choice(backend, split, many))
             before = _best(trials)
             trials.append(trial)

@@ -72,7 +72,7 @@ def _open(model: Model, backend: str, precision: str, threads: int) -> tuple[str
 
         return "torch", open_torch(model, precision, threads)
     except ImportError as error:
-        raise BadModel(missing(error, "trainer"), path=path) from None
+        raise BadModel(missing(error, "torch"), path=path) from None
 
 
 def missing(error: ImportError, extra: str) -> str:

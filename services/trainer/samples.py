@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, overload
 
 from services.shared import pixels, shards
+from services.shared.cores import cores
 from services.shared.errors import BadDataset, UnknownDataset
 from services.shared.shards import SPLITS, readable
 from services.shared.vocabulary import Vocabulary, canonical, inventory
@@ -208,7 +209,7 @@ def verify(dataset: Path, progress: Callable[[int, int], None] = lambda done, to
         listed = [(name, facts["bytes"], facts["sha256"]) for name, facts in said["files"].items()]
         done, total = 0, sum(size for _, size, _ in listed)
     shards.excluded(dataset)
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         checks = pool.map(lambda file: _check(dataset / file[0], *file[1:]), listed)
         for _, (_, size, _) in zip(checks, listed, strict=True):
             done += size

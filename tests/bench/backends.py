@@ -24,7 +24,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from services.inference.gate import cores
+from services.shared.cores import cores
 from services.shared.exported import open_exported
 from services.shared.golden import Look
 from services.shared.model import Model, view

@@ -10,8 +10,8 @@ from multiprocessing.synchronize import Barrier
 
 import numpy as np
 
-from services.inference.gate import cores
 from services.shared import model as models
+from services.shared.cores import cores
 from tests.bench.spine import looks
 
 WARM_UP = 3  # batches

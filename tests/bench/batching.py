@@ -22,7 +22,7 @@ from rich.table import Table
 
 from services.inference.backends import timed
 from services.inference.device import BATCHES
-from services.inference.gate import cores
+from services.shared.cores import cores
 from tests.bench.callers import closed_loop
 from tests.bench.contenders import Contender, Server, running
 from tests.bench.spine import cpu_name

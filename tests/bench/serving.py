@@ -39,8 +39,8 @@ from rich.console import Console
 from clients.arrivals import poisson, steps
 from clients.load import plan
 from clients.throttle import Throttle
-from services.inference.gate import cores
 from services.shared import golden
+from services.shared.cores import cores
 from services.shared.errors import BadModel
 from services.shared.exported import open_exported
 from services.shared.model import Model

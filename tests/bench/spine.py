@@ -34,8 +34,8 @@ from clients.arrivals import poisson, steps
 from clients.demo import free_port, is_ready
 from clients.load import plan, requests, run
 from clients.report import Kind, Report
-from services.inference.gate import cores
 from services.shared import model, registry, starter
+from services.shared.cores import cores
 from services.shared.worker import ENVIRONMENT
 from tests.photographs import make
 

@@ -7,8 +7,9 @@ import pytest
 
 from services.inference import choice
 from services.inference.choice import Choice
-from services.inference.gate import Split, cores
+from services.inference.gate import Split
 from services.shared import model
+from services.shared.cores import cores
 from services.shared.errors import BadModel
 from services.shared.model import Model
 

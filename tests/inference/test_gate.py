@@ -10,8 +10,9 @@ import psutil
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.inference.gate import Ask, Gate
+from services.inference.gate import Ask, Gate, usual
 from services.shared import model
+from services.shared.cores import cores
 from services.shared.errors import BadModel, DeviceDied
 from services.shared.queue import Priority, QueueMetrics
 
@@ -167,3 +168,12 @@ async def test_slots_work_side_by_side(tiny: Path) -> None:
 async def test_a_model_that_cannot_run_here_is_refused_before_it_serves(tiny: Path) -> None:
     with pytest.raises(BadModel, match=r"openvino\.xml"):
         await Gate(model.load(tiny), "openvino", "exact").start()
+
+
+def test_a_gpu_has_one_worker_and_a_cpu_one_for_each_core(tmp_path: Path) -> None:
+    for name in ("nvidiactl", "nvidia-uvm"):
+        (tmp_path / name).touch()
+    assert usual("torch", tmp_path).workers == cores()
+    (tmp_path / "nvidia0").touch()
+    assert usual("torch", tmp_path).workers == 1
+    assert usual("openvino", tmp_path).workers == cores()

@@ -21,6 +21,7 @@ ADDITIONS: dict[str, tuple[str, ...]] = {
     "cpu+keda+to-zero": ("many-nodes", "monitoring", "keda", "keda/to-zero"),
     "cpu+slack": ("slack",),
     "cpu+tls": ("tls",),
+    "cpu+tls+clients": ("tls", "tls/clients"),
     "dev+network-policies": ("network-policies",),
 }
 EVERY = (*OVERLAYS, *ADDITIONS)

@@ -175,6 +175,16 @@ def test_replicas_that_serve_different_models_are_told(tmp_path: Path) -> None:
     check_alerts(tmp_path, healthy() | served, ["EmojinetModelsDiffer"], "20m")
 
 
+@pytest.mark.parametrize(("days", "fires"), [(30, False), (8, False), (6, True), (-1, True)])
+def test_a_certificate_that_ends_soon_or_has_ended_is_told(
+    tmp_path: Path, days: float, fires: bool
+) -> None:
+    name = "emojinet_tls_certificate_expiry_timestamp_seconds"
+    shown = {named(name, **CRAWLER): always(days * 86_400)}
+    told = ["EmojinetCertificateExpires"] if fires else []
+    check_alerts(tmp_path, healthy() | shown, told, "2h")
+
+
 @pytest.mark.parametrize(
     ("running", "paused", "posts", "images", "fires"),
     [

@@ -1,15 +1,19 @@
 """That every metric which dashboards, rules and autoscalers name is there."""
 
 import re
+from pathlib import Path
 
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry, generate_latest
 
+from services.shared.access import Access
 from services.shared.queue import BUCKETS_SECONDS, OBJECTIVE_SECONDS
 from tests.k8s import queries
 from tests.k8s.conftest import Program
 from tests.k8s.promtool import rule_file
 from tests.k8s.rendered import K8S, named, rendered
+from tests.shared.authority import Authority
 
 RECORDED = {
     rule["record"] for group in rule_file()["groups"] for rule in group["rules"] if "record" in rule
@@ -19,11 +23,22 @@ TARGET_DEMAND = 0.65
 
 
 @pytest.fixture(scope="module")
-def told(programs: dict[str, Program], crawled: None) -> set[str]:
+def told(
+    programs: dict[str, Program], crawled: None, tmp_path_factory: pytest.TempPathFactory
+) -> set[str]:
     """The names of all series that our services have, and those that come once sources say."""
     pages = "\n".join(program.page() for program in programs.values())
+    pages += under_tls(tmp_path_factory.mktemp("tls"))
     names = set(re.findall(r"^([a-z_]+)(?:\{| )", pages, re.MULTILINE))
     return names | set(re.findall(r"^# TYPE ([a-z_]+) gauge", pages, re.MULTILINE))
+
+
+def under_tls(folder: Path) -> str:
+    """What a server tells beside, when it has a certificate."""
+    registry = CollectorRegistry()
+    chain, key = Authority(folder).issue()
+    Access(chain, key).credentials(registry)
+    return generate_latest(registry).decode()
 
 
 def test_every_metric_of_ours_that_is_named_exists(told: set[str]) -> None:
@@ -77,7 +92,7 @@ def test_one_decoder_of_a_server_is_the_slow_lane_as_the_rule_says(
     slots = re.findall(r'^emojinet_slots\{stage="decode"\} (\S+)', page, re.MULTILINE)
     crawler = programs["crawler"].page()
     assert slots == re.findall(r'^emojinet_slots\{stage="decode"\} (\S+)', crawler, re.MULTILINE)
-    from services.inference.gate import cores
+    from services.shared.cores import cores
 
     assert float(slots[0]) == cores() + 1
 

@@ -42,7 +42,7 @@ def test_an_overlay_of_ones_own_renders() -> None:
 
 
 def test_overlays_and_components_that_it_names_exist() -> None:
-    assert set(re.findall(r"^\| `(\S+)` \|", PAGE, re.MULTILINE)) == set(OVERLAYS)
+    assert set(re.findall(r"^\| `([a-z-]+)` \|", PAGE, re.MULTILINE)) == set(OVERLAYS)
     for path in re.findall(
         r"k8s/(?:overlays|components)/[a-z/.-]+", PAGE.replace("/mine/", "/cpu/")
     ):

@@ -322,4 +322,25 @@ def test_components_are_all_rendered_by_some_test() -> None:
         "prometheus-adapter",
         "slack",
         "tls",
+        "tls/clients",
     }
+
+
+def test_where_clients_need_certificates_every_server_asks_and_the_page_has_one() -> None:
+    objects = rendered("cpu+tls+clients")
+    configs = {
+        c["metadata"]["name"].rpartition("-")[0]: c["data"] for c in of_kind(objects, "ConfigMap")
+    }
+    for service in SERVICES:
+        assert configs[f"emojinet-{service}"]["EMOJINET_TLS_CLIENT_CA"] == "/secrets/ca.crt"
+        assert "EMOJINET_TLS_CERT" in configs[f"emojinet-{service}"]
+    (volume,) = (
+        v for v in dict(pods(objects))["emojinet-web"]["spec"]["volumes"] if "projected" in v
+    )
+    mounted = {
+        f"/secrets/{item['path']}"
+        for source in volume["projected"]["sources"]
+        for item in source["secret"].get("items", ())
+    }
+    web = configs["emojinet-web"]
+    assert mounted == {web["EMOJINET_CLIENT_CERT"], web["EMOJINET_CLIENT_KEY"]}

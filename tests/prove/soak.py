@@ -35,8 +35,8 @@ from rich.table import Table
 
 from clients import load
 from clients.demo import free_port, is_ready
-from services.inference.gate import cores
 from services.shared import model, registry, starter
+from services.shared.cores import cores
 from services.shared.model import Model
 from tests.bench.spine import cpu_name
 from tests.prove import leaking

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from services.shared import extras, model, network, photographs, registry, starter, synsets
+from services.shared.errors import BadModel
 from services.shared.model import Model
 from services.shared.network import Network
 from services.shared.vocabulary import Vocabulary, inventory
@@ -228,3 +229,24 @@ def test_it_takes_the_place_of_an_older_starter_but_of_no_other_model(
     registry.activate(tmp_path, trained)
     starter.offer(tmp_path, new)
     assert registry.live(tmp_path) == trained
+
+
+def test_a_finished_one_that_an_image_brings_is_copied(built: Model, tmp_path: Path) -> None:
+    said: list[str] = []
+    baked = built.folder.parents[1]
+
+    which = starter.install(tmp_path, said.append, baked)
+
+    assert which == (built.name, built.version) == registry.live(tmp_path)
+    assert said == [f"copying it from {baked}"]
+
+
+def test_a_damaged_one_that_an_image_brings_is_not_published(built: Model, tmp_path: Path) -> None:
+    baked, root = tmp_path / "baked", tmp_path / "registry"
+    shutil.copytree(built.folder.parents[1], baked)
+    (baked / built.name / built.version / "card.md").write_text("another")
+
+    with pytest.raises(BadModel, match=r"card\.md"):
+        starter.install(root, baked=baked)
+
+    assert list(root.iterdir()) == []
