@@ -17,8 +17,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from services.inference.gate import cores
 from services.shared import registry, starter
+from services.shared.cores import cores
 from tests.bench.spine import cpu_name
 from tests.prove import names, scaling
 from tests.prove.fleet import Fleet

@@ -22,8 +22,8 @@ from typing import Annotated, Any
 
 import typer
 
-from services.inference.gate import cores
 from services.shared import registry, starter
+from services.shared.cores import cores
 from tests.bench.spine import cpu_name
 from tests.k8s.promtool import SCRAPE_SECONDS
 from tests.photographs import make
