@@ -5,6 +5,7 @@ from ipaddress import ip_network
 
 import pytest
 
+from clients.client import LOOK_UP_MS
 from clients.slack import behind, serve
 from clients.supervised import INFERENCE
 from services.crawler.__main__ import SERVICE as CRAWLER_SERVICE
@@ -165,6 +166,13 @@ def test_a_pod_has_time_to_finish_what_it_has_admitted(overlay: str) -> None:
         first = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
         assert first >= 3, "clients have to hear first that the address is gone"
         assert spec["terminationGracePeriodSeconds"] >= first + drain + MARGIN_SECONDS
+
+
+def test_no_client_has_a_connection_left_to_a_pod_that_ends() -> None:
+    (container,) = dict(pods(rendered("cpu")))["emojinet-inference"]["spec"]["containers"]
+    first = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    # Ours and gRPC's own jitter each add a tenth.
+    assert first >= 1.21 * harness.CONNECTION_AGE_MS / 1000 + LOOK_UP_MS / 1000
 
 
 @pytest.mark.parametrize("overlay", EVERY)
