@@ -103,6 +103,7 @@ def main(
 
 
 app.command()(verbs.run)
+app.command()(verbs.atlas)
 
 if __name__ == "__main__":
     app()

@@ -1,10 +1,10 @@
-"""What the trainer's program does without a server: one run, for a Job or torchrun, or by hand."""
+"""What the trainer's program does without a server: a run, for a Job or by hand, and an atlas."""
 
 import os
 import shlex
 import signal
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +13,8 @@ import typer
 from services.shared import harness
 from services.shared.errors import EmojinetError, MalformedRequest, StorageFailed
 from services.trainer import console, recipe
+from services.trainer.events import Events
+from services.trainer.faces import WAYS
 from services.trainer.runs import check_model_name, dataset_folder
 
 PATIENCE_SECONDS = 10.0  # with a process that was killed in the same folder and is not gone yet
@@ -106,3 +108,66 @@ def _train(
             stack.close()
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.raise_signal(signal.SIGTERM)
+
+
+def atlas(
+    path: Annotated[
+        str, typer.Argument(metavar="DATASET|FOLDER", help="A data set's name, or a folder.")
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME[@VERSION]|PATH",
+            help="Which model looks at the pictures.",
+            show_default="the live one; for bare pictures the starter",
+        ),
+    ] = "",
+    compare: Annotated[
+        str, typer.Option(metavar="segment=A,B", help="Two segments to hold side by side.")
+    ] = "",
+    faces: Annotated[
+        str, typer.Option(metavar="|".join(WAYS), help="Of faces in pictures that are shown.")
+    ] = "keep",
+    output: Annotated[
+        Path | None, typer.Option(help="The atlas's folder.", show_default="data/atlas/NAME")
+    ] = None,
+    data: Annotated[Path, harness.option("DATA", "Where everything is kept.")] = Path("data"),
+    registry: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="EMOJINET_REGISTRY", help="The folder of models.", show_default="DATA/registry"
+        ),
+    ] = None,
+) -> None:
+    """Tell what each emoji means in pictures and posts: one page, and its tables.
+
+    Started again it goes on; what models saw is kept. Exit status 1 if it fails.
+    """
+    try:
+        found = dataset_folder(data, _named(data, path))
+        folder = output or data / "atlas" / found.name
+        with ExitStack() as stack:
+            stack.callback(os.close, harness.lock(folder, "atlas", PATIENCE_SECONDS))
+            stack.enter_context(console.shown(folder))
+            events = stack.enter_context(closing(Events(folder)))
+            # Not before the folder is ours and all is in order: it takes seconds.
+            from services.trainer.atlas import build
+
+            page = build.build(
+                build.Job(
+                    path=found,
+                    output=folder,
+                    data=data,
+                    registry=registry or data / "registry",
+                    model=model,
+                    compare=compare,
+                    faces=faces,
+                ),
+                events,
+            )
+        print(page)
+    except StorageFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(os.EX_TEMPFAIL) from None
+    except EmojinetError as error:
+        harness.fail(str(error))

@@ -1,0 +1,194 @@
+"""Signs that posts carry, beside their emoji: words and hashtags, and what their pictures look like.
+
+A sign counts for an emoji unless it is literal: explained by the names of an emoji of the post, or
+seen by the starter as what such an emoji shows. What is left may be a meaning that people gave it.
+"""
+
+# P posts, M mentions of an emoji in a post, V signs, T (mention, sign), S pictures, E emoji
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+from services.trainer.atlas.corpus import Corpus, Posts
+from services.trainer.atlas.groups import Looks
+from services.trainer.atlas.literal import Literal
+
+LEAST_AUTHORS = 2  # of a word, to be looked at
+LEAST_BELIEF = 0.25  # in a class, to be what a picture shows
+SURELY, LIFTED = 0.15, 5.0  # belief in the emoji that makes a picture literal; times its mean
+LOOK_SURELY, LOOK_LIFTED = 0.03, 3.0  # the same, for the mean over all pictures of a look
+CLASS_SHOWS = 0.05  # of a class's pictures that show the emoji, for the class to be literal
+FACET_Z, FACET_ODDS = 3.0, 2.0  # of a sign that goes with what the emoji shows
+MOST = 0.5  # of an emoji's posts with one look: its own look, where the starter cannot tell
+
+
+class Mentions(NamedTuple):
+    """Each emoji of each post."""
+
+    post_M: np.ndarray
+    emoji_M: np.ndarray
+    weight_M: np.ndarray
+    """One over the root of how many posts with the emoji the author has: many weigh less."""
+
+
+class Signs(NamedTuple):
+    """The signs of one channel, words or pictures."""
+
+    channel: str
+    names: Sequence[str]
+    kinds: Sequence[str]
+    """word, hashtag, class or look."""
+    in_PV: sparse.csr_array
+    """Which posts carry which."""
+    mention_T: np.ndarray
+    sign_T: np.ndarray
+    """Which mentions have which that are not literal."""
+    literal_M: np.ndarray
+    """Whether a mention has one that is."""
+
+
+def mentions(posts: Posts, emoji: int) -> Mentions:
+    """Of all posts, in their order."""
+    post_M = np.repeat(np.arange(len(posts)), [len(own) for own in posts.emoji])
+    emoji_M = np.fromiter((one for own in posts.emoji for one in own), np.int64)
+    pair_M = posts.author[post_M] * emoji + emoji_M
+    _, inverse, counts = np.unique(pair_M, return_inverse=True, return_counts=True)
+    return Mentions(post_M, emoji_M, counts[inverse] ** -0.5)
+
+
+def words(posts: Posts, of: Mentions, literal: Literal) -> Signs:
+    """Words and hashtags that more than one author uses."""
+    authors: dict[str, set[int]] = {}
+    for author, terms in zip(posts.author.tolist(), posts.terms, strict=True):
+        for term in terms:
+            authors.setdefault(term, set()).add(author)
+    names = sorted(term for term, who in authors.items() if len(who) >= LEAST_AUTHORS)
+    place = {term: number for number, term in enumerate(names)}
+    rows = [[place[term] for term in terms if term in place] for terms in posts.terms]
+    pairs: list[tuple[int, int]] = []
+    literal_M = np.zeros(len(of.post_M), bool)
+    for mention, (post, emoji) in enumerate(
+        zip(of.post_M.tolist(), of.emoji_M.tolist(), strict=True)
+    ):
+        for number in rows[post]:
+            own = literal.term(emoji, names[number])
+            literal_M[mention] |= own
+            if not own and not any(literal.term(e, names[number]) for e in posts.emoji[post]):
+                pairs.append((mention, number))
+    kinds = ["hashtag" if name.startswith("#") else "word" for name in names]
+    return Signs("words", names, kinds, _matrix(rows, len(names)), *_columns(pairs), literal_M)
+
+
+def without_facets(signs: Signs, of: Mentions, literal_M: np.ndarray, emoji: int) -> Signs:
+    """The signs without those that go with what an emoji shows: #pepperoni is no second 🍕.
+
+    A sign goes if an emoji's posts that carry it are much more often literal than its others.
+    """
+    key_T = of.emoji_M[signs.mention_T] * max(1, len(signs.names)) + signs.sign_T
+    _, pair_T, posts_Q = np.unique(key_T, return_inverse=True, return_counts=True)
+    literal_Q = np.bincount(pair_T, literal_M[signs.mention_T], len(posts_Q))
+    all_E = np.maximum(np.bincount(of.emoji_M, minlength=emoji), 1)
+    rate_T = (np.bincount(of.emoji_M, literal_M, emoji) / all_E)[of.emoji_M[signs.mention_T]]
+    posts_T, own_T = posts_Q[pair_T], (literal_Q / posts_Q)[pair_T]
+    spread_T = np.sqrt(np.maximum(rate_T * (1 - rate_T), 1e-9) / posts_T)
+    odds_T = (own_T + 0.01) / (1.01 - own_T) / ((rate_T + 0.01) / (1.01 - rate_T))
+    kept_T = ~((own_T - rate_T > FACET_Z * spread_T) & (odds_T > FACET_ODDS))
+    return signs._replace(mention_T=signs.mention_T[kept_T], sign_T=signs.sign_T[kept_T])
+
+
+class Sight(NamedTuple):
+    """What the starter makes of the pictures."""
+
+    belief_SE: np.ndarray
+    """In each emoji of the corpus, or one of the same name."""
+    class_S: np.ndarray
+    """What each shows most surely; -1 where that is not sure."""
+    class_names: Sequence[str]
+    shown_CE: np.ndarray
+    """How much of a class shows an emoji."""
+    mapped_E: np.ndarray
+    """Whether the starter knows photographs of it."""
+
+
+def pictures(corpus: Corpus, of: Mentions, looks: Looks, sight: Sight) -> Signs:
+    """Looks, fine and coarse, and classes."""
+    coarse = looks.coarse_S
+    bases = np.cumsum([0, looks.fine, looks.coarse])
+    tokens_S = _tokens(looks, sight, bases)
+    count = int(bases[2] + len(sight.class_names))
+    token_literal_VE = _literal_looks(tokens_S, count, sight, int(bases[2]))
+    base_E = np.nan_to_num(sight.belief_SE).mean(0)
+    literal_SE = sight.belief_SE >= np.maximum(SURELY, LIFTED * base_E)
+    own_look_E = _own_looks(corpus.posts, of, looks, sight.mapped_E)
+    pairs: list[tuple[int, int]] = []
+    literal_M = np.zeros(len(of.post_M), bool)
+    posts = corpus.posts
+    for mention, post in enumerate(of.post_M.tolist()):
+        emoji, everyone = int(of.emoji_M[mention]), list(posts.emoji[post])
+        for s in posts.pictures[post]:
+            own = literal_SE[s, emoji] or coarse[s] == own_look_E[emoji] >= 0
+            literal_M[mention] |= own
+            if own or literal_SE[s, everyone].any():
+                continue
+            kept = [t for t in tokens_S[s] if not token_literal_VE[t, everyone].any()]
+            literal_M[mention] |= any(token_literal_VE[t, emoji] for t in tokens_S[s])
+            pairs.extend((mention, token) for token in kept)
+    rows = [sorted({t for s in shown for t in tokens_S[s]}) for shown in posts.pictures]
+    kinds = ["look"] * int(bases[2]) + ["class"] * len(sight.class_names)
+    names = [*looks.names, *sight.class_names]
+    pairs = sorted(set(pairs))
+    return Signs("pictures", names, kinds, _matrix(rows, count), *_columns(pairs), literal_M)
+
+
+def _tokens(looks: Looks, sight: Sight, bases: np.ndarray) -> list[list[int]]:
+    """The signs of each picture, by number."""
+    tokens: list[list[int]] = []
+    for fine, coarse, shows in zip(looks.fine_S, looks.coarse_S, sight.class_S, strict=True):
+        own = [bases[0] + fine, bases[1] + coarse] if fine >= 0 else []
+        tokens.append([int(t) for t in own + [bases[2] + shows] * int(fine >= 0 <= shows)])
+    return tokens
+
+
+def _literal_looks(
+    tokens_S: Sequence[Sequence[int]], count: int, sight: Sight, classes: int
+) -> np.ndarray:
+    """(V, E): whether pictures with a sign, on the whole, look like the emoji to the starter."""
+    in_SV = _matrix(tokens_S, count)
+    belief_SE = np.nan_to_num(sight.belief_SE)
+    sums_VE = in_SV.T @ belief_SE
+    mean_VE = sums_VE / np.maximum(in_SV.sum(0), 1)[:, None]
+    literal_VE = mean_VE >= np.maximum(LOOK_SURELY, LOOK_LIFTED * belief_SE.mean(0))
+    literal_VE[classes:] |= sight.shown_CE >= CLASS_SHOWS
+    return np.asarray(literal_VE)
+
+
+def _own_looks(posts: Posts, of: Mentions, looks: Looks, mapped_E: np.ndarray) -> np.ndarray:
+    """(E,) The coarse look of most of an emoji's posts, which is taken for what it shows.
+
+    Only where the starter knows no photograph of it; -1 where there is none.
+    """
+    weight_EK = np.zeros((len(mapped_E), looks.coarse))
+    total_E = np.zeros(len(mapped_E))
+    for mention, post in enumerate(of.post_M.tolist()):
+        emoji, weight = of.emoji_M[mention], of.weight_M[mention]
+        shown = {int(looks.coarse_S[s]) for s in posts.pictures[post]} - {-1}
+        weight_EK[emoji, list(shown)] += weight
+        total_E[emoji] += weight
+    best_E = weight_EK.argmax(1)
+    own = (weight_EK.max(1) >= MOST * np.maximum(total_E, 1e-9)) & ~mapped_E
+    return np.where(own, best_E, -1)
+
+
+def _matrix(rows: Sequence[Sequence[int]], columns: int) -> sparse.csr_array:
+    ends = np.cumsum([0, *(len(row) for row in rows)])
+    flat = np.fromiter((one for row in rows for one in row), np.int64)
+    ones = np.ones(len(flat), np.float64)
+    return sparse.csr_array((ones, flat, ends), shape=(len(rows), max(1, columns)))
+
+
+def _columns(pairs: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+    flat = np.array(pairs, np.int64).reshape(-1, 2)
+    return flat[:, 0], flat[:, 1]
