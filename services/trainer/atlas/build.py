@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from services.shared import extras, model, registry, starter, synsets
+from services.shared import extras, model, registry, starter
 from services.shared.errors import EmojinetError, MalformedRequest, UnknownModel
 from services.shared.model import Model
 from services.shared.queue import internal
@@ -239,7 +239,10 @@ class _Build:
             empty = np.zeros(0, np.int64)
             looked = looked._replace(mention_T=empty, sign_T=empty)
         literal_M = said.literal_M | looked.literal_M
-        return [signs.without_facets(said, of, literal_M, len(found.emoji)), looked]
+        return [
+            signs.without_facets(said, of, literal_M, len(found.emoji)),
+            signs.without_facets(looked, of, said.literal_M, len(found.emoji)),
+        ]
 
     def _choose(
         self, found: Corpus, by_chosen: seen.Seen, beliefs_SE: np.ndarray, shown: Sequence[int]
@@ -292,18 +295,16 @@ def _sight(found: Corpus, literalist: Model, classes_SC: np.ndarray) -> Sight:
     extra_names = extras.read().names
     related_IE = literal.relatives(found.emoji)
     shown_CE = literal.shown_by(table_CK, related_IE)
-    drawn = np.zeros(len(table_CK), bool)
-    drawn[synsets.CLASSES :] = [one in _groups() for one in extra_names]
+    near_CE = literal.shown_by(table_CK, related_IE | literal.siblings(found.emoji))
     filled = np.nan_to_num(classes_SC)
     best_S = filled.argmax(1)
     sure_S = filled[np.arange(len(filled)), best_S] >= signs.LEAST_BELIEF
-    belief_SE = classes_SC @ shown_CE
     return Sight(
-        belief_SE=belief_SE.astype(np.float32),
+        belief_SE=(classes_SC @ shown_CE).astype(np.float32),
+        near_SE=(classes_SC @ near_CE).astype(np.float32),
         class_S=np.where(sure_S, best_S, -1),
         class_names=literal.class_names(extra_names),
         shown_CE=shown_CE,
-        mapped_E=(shown_CE[~drawn] >= signs.CLASS_SHOWS).any(0),
     )
 
 

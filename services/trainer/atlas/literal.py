@@ -140,6 +140,13 @@ def _extra(name: str) -> str:
     return f"drawing of {drawn[0]}" if drawn else name.replace("-", " ").replace("_", " ")
 
 
+def siblings(emoji: Sequence[str]) -> np.ndarray:
+    """(I, E): which emoji of the inventory are of an emoji's subgroup."""
+    kinds = {one.text: one.subgroup for one in inventory()}
+    own = np.array([kinds.get(text, "") for text in emoji])
+    return np.asarray(np.array([one.subgroup for one in inventory()])[:, None] == own[None])
+
+
 def shown_by(table_CK: np.ndarray, related_IE: np.ndarray) -> np.ndarray:
     """(C, E): how much of each class means an emoji or its relatives."""
     return np.minimum(table_CK[:, : len(related_IE)] @ related_IE, 1.0)

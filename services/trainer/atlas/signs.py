@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import sparse
+from scipy import sparse, special
 
 from services.trainer.atlas.corpus import Corpus, Posts
 from services.trainer.atlas.groups import Looks
@@ -22,7 +22,9 @@ SURELY, LIFTED = 0.15, 5.0  # belief in the emoji that makes a picture literal; 
 LOOK_SURELY, LOOK_LIFTED = 0.03, 3.0  # the same, for the mean over all pictures of a look
 CLASS_SHOWS = 0.05  # of a class's pictures that show the emoji, for the class to be literal
 FACET_Z, FACET_ODDS = 3.0, 2.0  # of a sign that goes with what the emoji shows
-MOST = 0.5  # of an emoji's posts with one look: its own look, where the starter cannot tell
+MOST = 0.2  # of an emoji's posts, to be another meaning of its looks
+SURE_LOOK = 1e-3  # how likely a look is so frequent by chance, to be an emoji's
+NEAR_SURELY = 0.1
 
 
 class Mentions(NamedTuple):
@@ -104,43 +106,42 @@ class Sight(NamedTuple):
 
     belief_SE: np.ndarray
     """In each emoji of the corpus, or one of the same name."""
+    near_SE: np.ndarray
+    """The same, with all of Unicode's subgroup: the starter takes one fruit for another."""
     class_S: np.ndarray
     """What each shows most surely; -1 where that is not sure."""
     class_names: Sequence[str]
     shown_CE: np.ndarray
     """How much of a class shows an emoji."""
-    mapped_E: np.ndarray
-    """Whether the starter knows photographs of it."""
 
 
 def pictures(corpus: Corpus, of: Mentions, looks: Looks, sight: Sight) -> Signs:
     """Looks, fine and coarse, and classes."""
-    coarse = looks.coarse_S
+    posts = corpus.posts
     bases = np.cumsum([0, looks.fine, looks.coarse])
     tokens_S = _tokens(looks, sight, bases)
     count = int(bases[2] + len(sight.class_names))
-    token_literal_VE = _literal_looks(tokens_S, count, sight, int(bases[2]))
+    literal_VE = _literal_looks(tokens_S, count, sight)
+    literal_VE[: looks.fine] |= _own_looks(posts, of, looks, literal_VE[: looks.fine])
+    literal_VE[bases[2] :] |= sight.shown_CE >= CLASS_SHOWS
     base_E = np.nan_to_num(sight.belief_SE).mean(0)
     literal_SE = sight.belief_SE >= np.maximum(SURELY, LIFTED * base_E)
-    own_look_E = _own_looks(corpus.posts, of, looks, sight.mapped_E)
-    pairs: list[tuple[int, int]] = []
+    there_S = looks.fine_S >= 0
+    literal_SE[there_S] |= literal_VE[looks.fine_S[there_S]]
+    pairs: set[tuple[int, int]] = set()
     literal_M = np.zeros(len(of.post_M), bool)
-    posts = corpus.posts
     for mention, post in enumerate(of.post_M.tolist()):
-        emoji, everyone = int(of.emoji_M[mention]), list(posts.emoji[post])
+        everyone = list(posts.emoji[post])
         for s in posts.pictures[post]:
-            own = literal_SE[s, emoji] or coarse[s] == own_look_E[emoji] >= 0
-            literal_M[mention] |= own
-            if own or literal_SE[s, everyone].any():
-                continue
-            kept = [t for t in tokens_S[s] if not token_literal_VE[t, everyone].any()]
-            literal_M[mention] |= any(token_literal_VE[t, emoji] for t in tokens_S[s])
-            pairs.extend((mention, token) for token in kept)
+            literal_M[mention] |= literal_SE[s, of.emoji_M[mention]]
+            if not literal_SE[s, everyone].any():
+                kept = (t for t in tokens_S[s] if not literal_VE[t, everyone].any())
+                pairs.update((mention, token) for token in kept)
     rows = [sorted({t for s in shown for t in tokens_S[s]}) for shown in posts.pictures]
     kinds = ["look"] * int(bases[2]) + ["class"] * len(sight.class_names)
     names = [*looks.names, *sight.class_names]
-    pairs = sorted(set(pairs))
-    return Signs("pictures", names, kinds, _matrix(rows, count), *_columns(pairs), literal_M)
+    in_PV = _matrix(rows, count)
+    return Signs("pictures", names, kinds, in_PV, *_columns(sorted(pairs)), literal_M)
 
 
 def _tokens(looks: Looks, sight: Sight, bases: np.ndarray) -> list[list[int]]:
@@ -152,34 +153,44 @@ def _tokens(looks: Looks, sight: Sight, bases: np.ndarray) -> list[list[int]]:
     return tokens
 
 
-def _literal_looks(
-    tokens_S: Sequence[Sequence[int]], count: int, sight: Sight, classes: int
-) -> np.ndarray:
+def _literal_looks(tokens_S: Sequence[Sequence[int]], count: int, sight: Sight) -> np.ndarray:
     """(V, E): whether pictures with a sign, on the whole, look like the emoji to the starter."""
     in_SV = _matrix(tokens_S, count)
-    belief_SE = np.nan_to_num(sight.belief_SE)
-    sums_VE = in_SV.T @ belief_SE
-    mean_VE = sums_VE / np.maximum(in_SV.sum(0), 1)[:, None]
-    literal_VE = mean_VE >= np.maximum(LOOK_SURELY, LOOK_LIFTED * belief_SE.mean(0))
-    literal_VE[classes:] |= sight.shown_CE >= CLASS_SHOWS
-    return np.asarray(literal_VE)
+    size_V1 = np.maximum(in_SV.sum(0), 1)[:, None]
+    literal_VE = np.zeros((count, sight.belief_SE.shape[1]), bool)
+    for belief_SE, least in ((sight.belief_SE, LOOK_SURELY), (sight.near_SE, NEAR_SURELY)):
+        believed_SE = np.nan_to_num(belief_SE)
+        mean_VE = in_SV.T @ believed_SE / size_V1
+        literal_VE |= mean_VE >= np.maximum(least, LOOK_LIFTED * believed_SE.mean(0))
+    return literal_VE
 
 
-def _own_looks(posts: Posts, of: Mentions, looks: Looks, mapped_E: np.ndarray) -> np.ndarray:
-    """(E,) The coarse look of most of an emoji's posts, which is taken for what it shows.
+def _own_looks(posts: Posts, of: Mentions, looks: Looks, literal_KE: np.ndarray) -> np.ndarray:
+    """(K, E) The looks that are taken for what an emoji shows, though the starter sees it not.
 
-    Only where the starter knows no photograph of it; -1 where there is none.
+    An emoji's other looks, those that its posts have more of than others, may be a meaning if they
+    are few. While all together are more than that, the most frequent is what the emoji shows.
     """
-    weight_EK = np.zeros((len(mapped_E), looks.coarse))
-    total_E = np.zeros(len(mapped_E))
-    for mention, post in enumerate(of.post_M.tolist()):
-        emoji, weight = of.emoji_M[mention], of.weight_M[mention]
-        shown = {int(looks.coarse_S[s]) for s in posts.pictures[post]} - {-1}
-        weight_EK[emoji, list(shown)] += weight
-        total_E[emoji] += weight
-    best_E = weight_EK.argmax(1)
-    own = (weight_EK.max(1) >= MOST * np.maximum(total_E, 1e-9)) & ~mapped_E
-    return np.where(own, best_E, -1)
+    emoji, fine = literal_KE.shape[1], looks.fine
+    rows = [sorted({int(looks.fine_S[s]) for s in shown} - {-1}) for shown in posts.pictures]
+    in_PK = _matrix(rows, fine)
+    weight_ME = _matrix([[one] for one in of.emoji_M.tolist()], emoji).multiply(
+        of.weight_M[:, None]
+    )
+    count_KE = (in_PK[of.post_M].T @ weight_ME.tocsr()).toarray()
+    share_KE = count_KE / np.maximum(np.asarray(weight_ME.sum(0)).ravel(), 1e-9)
+    usual_K1 = np.asarray(in_PK.sum(0)).ravel()[:fine, None] / max(1, len(posts))
+    chance_KE = special.gammainc(
+        np.maximum(count_KE, 1e-9), np.maximum(usual_K1 * count_KE / np.maximum(share_KE, 1e-9), 1e-9)
+    )
+    surely_KE = (count_KE > 0) & (chance_KE < SURE_LOOK) & ~literal_KE
+    more_KE = np.where(surely_KE, share_KE - usual_K1, 0.0)
+    own_KE = np.zeros((fine, emoji), bool)
+    for one in np.flatnonzero(more_KE.sum(0) > MOST).tolist():
+        order_K = np.argsort(-more_KE[:, one], kind="stable")
+        rest_K = more_KE[order_K, one].sum() - np.cumsum(more_KE[order_K, one])
+        own_KE[order_K[: int((rest_K > MOST).sum()) + 1], one] = True
+    return own_KE
 
 
 def _matrix(rows: Sequence[Sequence[int]], columns: int) -> sparse.csr_array:
