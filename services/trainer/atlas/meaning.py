@@ -1,6 +1,6 @@
 """The literal-social score: how much of what people post with an emoji is not what it shows.
 
-Signs are chosen with four fifths of the authors and counted in the posts of the last fifth, five
+Signs are chosen with nine tenths of the authors and counted in the posts of the last tenth, ten
 times over: what one author or campaign says often is chosen with them, and then found with nobody
 else. The score is the share of an emoji's posts that carry such signs, less the share of other
 posts that carry them, at the lower end of its interval. An emoji is flagged if chance explains its
@@ -21,8 +21,8 @@ from services.trainer.atlas.corpus import Posts
 from services.trainer.atlas.signs import Mentions, Signs
 from services.trainer.bootstrap import Interval, wilson
 
-FOLDS = 5
-LEAST_CHANCE = 1e-3  # of a sign's count, by chance alone, to be chosen
+FOLDS = 10
+LEAST_CHANCE = 3e-4  # of a sign's count, by chance alone, to be chosen
 LEAST_Z = 2.5  # of a sign, to be shown
 LEAST_SAYING = 2  # authors among those who choose
 MOST_SIGNS = 60  # of an emoji
@@ -30,6 +30,7 @@ LEAST_AUTHORS = 8  # of an emoji, to be judged
 LEAST_AGREEING = 4  # authors who carry what was chosen, to be flagged
 LEAST_SCORE = 0.01
 FALSE_DISCOVERIES = 0.05
+STRONGEST = 20.0  # powers of ten
 SHOWN = 12  # signs of an emoji
 
 
@@ -59,12 +60,17 @@ class Meaning(NamedTuple):
     q_value: float
     agreeing: int
     flagged: bool
+    strongest: float
+    """How unlikely chance makes the strongest sign, in powers of ten."""
     signs: Sequence[Sign]
 
     @property
     def score(self) -> float:
-        """From below 0, nothing, to 1, all of it."""
-        return self.social.low
+        """From below 0, nothing, to 1, all of it.
+
+        Up to a thousandth by the strongest sign, which ranks those of whom nothing is sure.
+        """
+        return self.social.low + 1e-3 * min(self.strongest / STRONGEST, 1.0)
 
 
 class Found(NamedTuple):
@@ -75,6 +81,7 @@ class Found(NamedTuple):
     high_E: np.ndarray
     p_E: np.ndarray
     agreeing_E: np.ndarray
+    strongest_E: np.ndarray
     marked_M: np.ndarray
     """Which mentions carry a sign that others chose."""
     signs_E: Sequence[Sequence[Sign]]
@@ -109,6 +116,7 @@ def meanings(
                 q_value=float(q_NE[best, e]),
                 agreeing=int(one.agreeing_E[e]),
                 flagged=bool(judged_E[e] and _flagged(one, q_NE[best], e)),
+                strongest=max(float(f.strongest_E[e]) for f in found),
                 signs=signs,
             )
         )
@@ -292,6 +300,10 @@ class _Channel:
             1.0,
         )
         share_E, base_E = count_E / total_E, expected_E / total_E
+        strongest_E = np.zeros(emoji)
+        powers_Q = -np.log10(np.maximum(self._log_odds(None)[2], 1e-300))
+        several_Q = self._authors_QK.sum(1) >= LEAST_SAYING
+        np.maximum.at(strongest_E, self._emoji_Q, powers_Q * several_Q)
         low_E, high_E = wilson(count_E / design_E, total_E / design_E)
         return Found(
             share_E=share_E - base_E,
@@ -299,6 +311,7 @@ class _Channel:
             high_E=high_E - base_E,
             p_E=p_E,
             agreeing_E=_distinct(of.emoji_M[marked], self._author_M[marked], emoji),
+            strongest_E=strongest_E,
             marked_M=marked_M,
             signs_E=self._shown(),
         )
