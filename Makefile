@@ -121,6 +121,10 @@ prove-swap: $(READY) ## Swap models 50 times under load, half of them broken
 prove-soak: $(READY) ## Half an hour of every kind of call: does memory grow? SAVE=1 records it
 	$(BIN)/python -m tests.prove.soak $(if $(SAVE),--save)
 
+prove-atlas: $(READY) ## Find meanings that were planted in posts, and none elsewhere; SAVE=1 records it
+	$(BIN)/python -m services.trainer.photos data/photos
+	$(BIN)/python -m tests.prove.atlas $(if $(SAVE),--save)
+
 k8s-check: $(READY) ## Render and validate the manifests, and test rules, dashboards and scripts
 	which promtool prometheus >/dev/null || { apt-get update -qq && apt-get install -yqq --no-install-recommends prometheus; }
 	$(BIN)/pytest tests/k8s --timeout 600
@@ -153,4 +157,4 @@ clean: ## End and remove everything that make has made, data included
 .PHONY: help .venv demo up down loop test test-system fuzz drawings bench-starter bench-spine bench-serving \
 	bench-decode bench-backends bench-crawl \
 	bench-duplicates bench-keep bench-storage bench-train bench-glyphs bench-photos bench-imbalance bench-page \
-	prove-crash prove-scale prove-resume prove-swap prove-soak k8s-check k8s-smoke pictures lint protos protos-release clean
+	prove-crash prove-scale prove-resume prove-swap prove-soak prove-atlas k8s-check k8s-smoke pictures lint protos protos-release clean

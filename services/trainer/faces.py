@@ -4,8 +4,6 @@ from PIL import Image
 
 from services.shared.errors import MalformedRequest
 
-WAYS = ("keep", "blur", "drop")
-
 
 def treated(picture: Image.Image, how: str) -> Image.Image | None:
     """The picture as it may be shown: `keep` leaves it; none where it is to be dropped.

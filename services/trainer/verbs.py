@@ -13,8 +13,8 @@ import typer
 from services.shared import harness
 from services.shared.errors import EmojinetError, MalformedRequest, StorageFailed
 from services.trainer import console, recipe
+from services.trainer.atlas.asked import FACES
 from services.trainer.events import Events
-from services.trainer.faces import WAYS
 from services.trainer.runs import check_model_name, dataset_folder
 
 PATIENCE_SECONDS = 10.0  # with a process that was killed in the same folder and is not gone yet
@@ -126,7 +126,7 @@ def atlas(
         str, typer.Option(metavar="segment=A,B", help="Two segments to hold side by side.")
     ] = "",
     faces: Annotated[
-        str, typer.Option(metavar="|".join(WAYS), help="Of faces in pictures that are shown.")
+        str, typer.Option(metavar="|".join(FACES), help="Of faces in pictures that are shown.")
     ] = "keep",
     output: Annotated[
         Path | None, typer.Option(help="The atlas's folder.", show_default="data/atlas/NAME")

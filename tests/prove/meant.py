@@ -166,7 +166,9 @@ class _Maker:
         count = int(kind.posts * np.exp(draw.normal(0, 0.4)))
         words, label = self._invented(kind.words), self._stranger(emoji)
         begins = draw.uniform(FIRST + 0.25 * (LAST - FIRST), FIRST + 0.75 * (LAST - FIRST))
-        by_pictures = place in self._by_pictures or (place in self._drifting and draw.random() < 0.4)
+        by_pictures = place in self._by_pictures or (
+            place in self._drifting and draw.random() < 0.4
+        )
         if place in self._by_words:
             self.truth.words.add(emoji.text)
         elif place in self._by_pictures:
@@ -216,7 +218,9 @@ class _Maker:
 
     def _usual(self, emoji: Emoji, *, naming: bool) -> list[str]:
         draw = self._draw
-        words = [str(one) for one in draw.choice(self._everyday, draw.integers(2, 8), p=self._often)]
+        words = [
+            str(one) for one in draw.choice(self._everyday, draw.integers(2, 8), p=self._often)
+        ]
         if naming and draw.random() < NAMING:
             own = keep.words(" ".join([emoji.name.lower(), *emoji.keywords]))
             words += [str(draw.choice(own))] if own else []
@@ -224,7 +228,7 @@ class _Maker:
 
     def _stranger(self, emoji: Emoji) -> str:
         strange: Sequence[str] = self._pool.strange(emoji) or self._pool.labels
-        return str(strange[self._draw.integers(len(strange))])
+        return str(strange[int(self._draw.integers(len(strange)))])
 
     def _shown(self, emoji: Emoji) -> str:
         own = self._pool.showing(emoji.text)
@@ -233,7 +237,14 @@ class _Maker:
         return self._pool.labels[self._draw.integers(len(self._pool.labels))]
 
     def _find(
-        self, emoji: Emoji, *, author: str, when: float, words: list[str], tags: list[str], label: str
+        self,
+        emoji: Emoji,
+        *,
+        author: str,
+        when: float,
+        words: list[str],
+        tags: list[str],
+        label: str,
     ) -> Find:
         draw, self._number = self._draw, self._number + 1
         content = self._pool.picture(label, draw)

@@ -16,14 +16,16 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
+from PIL import Image
 
 from services.shared import extras, model, registry, starter
-from services.shared.errors import EmojinetError, MalformedRequest, UnknownModel
+from services.shared.errors import EmojinetError, UnknownModel
 from services.shared.model import Model
 from services.shared.queue import internal
 from services.shared.vocabulary import inventory, name
 from services.trainer import faces
 from services.trainer.atlas import (
+    asked,
     compare,
     corpus,
     drift,
@@ -92,14 +94,13 @@ class _Build:
     def __init__(self, job: Job, events: Events) -> None:
         self._job, self._events = job, events
         self._began = time.monotonic()
-        self._limits: list[str] = []
 
     def go(self) -> Path:
         """From the pictures to the page."""
         job = self._job
-        segments = compare.asked(job.compare) if job.compare else None
-        if job.faces not in faces.WAYS:
-            raise MalformedRequest(f"`faces` is one of {', '.join(faces.WAYS)}.", field="faces")
+        segments = asked.segments(job.compare) if job.compare else None
+        asked.check_faces(job.faces)
+        faces.treated(Image.new("RGB", (64, 64)), job.faces)  # it can, or says so now
         self._events.activity(f"reading {job.path}")
         found = corpus.opened(job.path)
         literalist = self._starter()
@@ -126,19 +127,19 @@ class _Build:
         return registry.load(root, which)
 
     def _chosen(self, found: Corpus, literalist: Model) -> Model:
-        asked, root = self._job.model, self._job.registry
-        if not asked:
+        named, root = self._job.model, self._job.registry
+        if not named:
             live = None if found.kind == "pictures" else registry.live(root)
             return registry.load(root, live) if live and live.name != starter.NAME else literalist
-        if "/" in asked:
-            return model.load(Path(asked))
-        wanted, _, version = asked.partition("@")
+        if "/" in named:
+            return model.load(Path(named))
+        wanted, _, version = named.partition("@")
         for which in registry.models(root):
             if which.name == wanted and version in ("", which.version):
                 loaded = registry.load(root, which)
                 return literalist if loaded.version == literalist.version else loaded
         raise UnknownModel(
-            f"There is no model {asked:.80} in {root}: `emojinet model list`.", name=asked[:80]
+            f"There is no model {named:.80} in {root}: `emojinet model list`.", name=named[:80]
         )
 
     def _look(self, found: Corpus, chosen: Model) -> seen.Seen:
@@ -221,13 +222,15 @@ class _Build:
             months=_months(posts.seconds),
             removed=found.removed,
             unreadable=int((~readable_S).sum()),
-            limits=self._all_limits(found, emoji, readable_S, len(wanted) - len(thumbnails)),
+            limits=_limits(found, emoji, readable_S, len(wanted) - len(thumbnails)),
             emoji=emoji,
             edges=edges[:EDGES],
             comparison=compare.compared(posts, segments) if segments else None,
             thumbnails=thumbnails,
             links=_links(found, thumbnails),
-            captions={one: " ".join(found.emoji[e] for e in found.labels[one]) for one in thumbnails},
+            captions={
+                one: " ".join(found.emoji[e] for e in found.labels[one]) for one in thumbnails
+            },
         )
 
     def _channels(
@@ -261,21 +264,14 @@ class _Build:
     ) -> Mapping[int, saliency.Explained]:
         """Where the model sees each emoji in the picture that it is surest of."""
         self._events.activity("asking the model where it sees each emoji")
-        asked = [
-            (e, choices[e].gallery[0], output)
+        pairs = {
+            e: (choices[e].gallery[0], output)
             for e in shown
-            if choices[e].gallery and (output := chosen.vocabulary.index(found.emoji[e])) is not None
-        ]
-        made = saliency.explained(found, chosen, [(picture, out) for _, picture, out in asked])
-        by_picture = {one.picture: one for one in made}
-        if len(by_picture) == len(made) == len(asked):
-            return {e: one for (e, _, _), one in zip(asked, made, strict=True)}
-        return {e: by_picture[picture] for e, picture, _ in asked if picture in by_picture}
-
-    def _all_limits(
-        self, found: Corpus, emoji: Sequence[OfEmoji], readable_S: np.ndarray, hidden: int
-    ) -> list[str]:
-        return [*self._limits, *_limits(found, emoji, readable_S, hidden)]
+            if choices[e].gallery
+            and (output := chosen.vocabulary.index(found.emoji[e])) is not None
+        }
+        made = saliency.explained(found, chosen, list(pairs.values()))
+        return {e: one for e, one in zip(pairs, made, strict=True) if one is not None}
 
 
 # -- parts ----------------------------------------------------------------------------------------

@@ -1,11 +1,10 @@
 """Two segments of the posts side by side: a brand's and its category's, one campaign and the last.
 
-Authors are counted, not posts: lift is the odds that an author of the one uses an emoji (or, with
-it, a sign), over those of the other's.
+Lift is the share of the one's posts with an emoji (or, of those, with a sign), over the other's.
+Whoever posts much weighs less, and the interval is as wide as if each author had spoken once.
 """
 
-# Q things that are compared
-
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -28,7 +27,9 @@ class Line(NamedTuple):
     term: str
     """Empty for the emoji itself."""
     authors: tuple[int, int]
-    among: tuple[int, int]
+    """Who use it, in each segment."""
+    shares: tuple[float, float]
+    """Of the posts, or of those with the emoji."""
     lift: Interval
 
 
@@ -39,25 +40,6 @@ class Comparison(NamedTuple):
     posts: tuple[int, int]
     authors: tuple[int, int]
     lines: Sequence[Line]
-
-
-def asked(text: str) -> tuple[str, str]:
-    """The two segments of `segment=A,B`.
-
-    Raises:
-        MalformedRequest: it is something else.
-
-    >>> asked("segment=brand,category")
-    ('brand', 'category')
-    """
-    field, _, names = text.partition("=")
-    parts = names.split(",")
-    if field != "segment" or len(parts) != 2 or not all(parts) or parts[0] == parts[1]:
-        raise MalformedRequest(
-            f"`compare` is segment=A,B with two different segments, and not {text!r:.80}.",
-            field="compare",
-        )
-    return parts[0], parts[1]
 
 
 def compared(posts: Posts, segments: tuple[str, str]) -> Comparison:
@@ -75,49 +57,64 @@ def compared(posts: Posts, segments: tuple[str, str]) -> Comparison:
                 field="compare",
             )
     side_P = [segments.index(name) if name in segments else -1 for name in posts.segment]
-    authors: list[set[int]] = [set(), set()]
-    users: dict[tuple[int, str], tuple[set[int], set[int]]] = {}
+    wrote = Counter(zip(posts.author.tolist(), side_P, strict=True))
+    users: dict[tuple[int, str], _Sides] = {}
+    everyone: _Sides = ({}, {})
     for post, side in enumerate(side_P):
         if side < 0:
             continue
         author = int(posts.author[post])
-        authors[side].add(author)
+        weight = wrote[author, side] ** -0.5
+        _add(everyone[side], author, weight)
         for emoji in posts.emoji[post]:
             for term in ("", *posts.terms[post]):
-                users.setdefault((emoji, term), (set(), set()))[side].add(author)
+                _add(users.setdefault((emoji, term), ({}, {}))[side], author, weight)
     return Comparison(
         segments,
         (side_P.count(0), side_P.count(1)),
-        (len(authors[0]), len(authors[1])),
-        _lines(users, (len(authors[0]), len(authors[1]))),
+        (len(everyone[0]), len(everyone[1])),
+        _lines(users, everyone),
     )
 
 
-def _lines(
-    users: dict[tuple[int, str], tuple[set[int], set[int]]], everyone: tuple[int, int]
-) -> list[Line]:
+_Sides = tuple[dict[int, float], dict[int, float]]
+"""What the posts of each author weigh, in both segments."""
+
+
+def _add(weights: dict[int, float], author: int, weight: float) -> None:
+    weights[author] = weights.get(author, 0.0) + weight
+
+
+def _lines(users: dict[tuple[int, str], _Sides], everyone: _Sides) -> list[Line]:
     lines = []
-    for (emoji, term), (one, other) in sorted(users.items()):
-        if len(one | other) < LEAST_AUTHORS:
+    for (emoji, term), sides in sorted(users.items()):
+        among = users[emoji, ""] if term else everyone
+        if len(sides[0].keys() | sides[1].keys()) < LEAST_AUTHORS or not all(among):
             continue
-        of_emoji = users[emoji, ""]
-        among = (len(of_emoji[0]), len(of_emoji[1])) if term else everyone
-        if min(among) == 0:
-            continue
-        lines.append(
-            Line(emoji, term, (len(one), len(other)), among, _lift(len(one), len(other), among))
-        )
+        authors = (len(sides[0]), len(sides[1]))
+        shares = (_share(sides[0], among[0]), _share(sides[1], among[1]))
+        lines.append(Line(emoji, term, authors, shares, _lift(sides, among)))
     surest = sorted(lines, key=lambda line: (-_surely(line.lift), line.emoji, line.term))
     terms = [line for line in surest if line.term][:MOST_TERMS]
     return [line for line in surest if not line.term] + terms
 
 
-def _lift(one: int, other: int, among: tuple[int, int]) -> Interval:
-    """The odds ratio with half a case added everywhere (Haldane, Anscombe), and its interval."""
-    cells = np.array([one, among[0] - one, other, among[1] - other]) + 0.5
-    value, error = np.log(cells[0] / cells[1] * cells[3] / cells[2]), np.sqrt((1 / cells).sum())
-    ends = np.exp([value, value - Z * error, value + Z * error])
-    return Interval(*(float(end) for end in ends))
+def _share(some: dict[int, float], among: dict[int, float]) -> float:
+    return sum(some.values()) / sum(among.values())
+
+
+def _lift(sides: _Sides, among: _Sides) -> Interval:
+    """The ratio of the shares, half a post added to each, with its interval."""
+    value, variance = 0.0, 0.0
+    for side, sign in ((0, 1), (1, -1)):
+        has, total = sum(sides[side].values()), sum(among[side].values())
+        squares = sum(weight**2 for weight in sides[side].values())
+        design = max(1.0, squares / has) if has else 1.0
+        share = (has + 0.5) / (total + 1)
+        value += sign * float(np.log(share))
+        variance += design * (1 - share) / (has + 0.5)
+    reach = Z * float(np.sqrt(variance))
+    return Interval(*(float(np.exp(end)) for end in (value, value - reach, value + reach)))
 
 
 def _surely(lift: Interval) -> float:

@@ -133,7 +133,9 @@ def opened(path: Path) -> Corpus:
 # -- posts ----------------------------------------------------------------------------------------
 
 
-class _Post(NamedTuple):
+class Post(NamedTuple):
+    """One post."""
+
     uri: str
     author: str
     seconds: float
@@ -147,7 +149,7 @@ def _posts(
 ) -> Posts:
     """From the manifest: a row for each post of each picture becomes one for each post."""
     number_of = {key: number for number, key in enumerate(keys)}
-    found: dict[tuple[str, str], tuple[_Post, list[int]]] = {}
+    found: dict[tuple[str, str], tuple[Post, list[int]]] = {}
     path = folder / MANIFEST
     with readable(path):
         for row in _rows(path):
@@ -161,7 +163,7 @@ def _posts(
             if picture not in pictures:
                 pictures.append(picture)
     entries = [entry for _, entry in sorted(found.items()) if entry[0].emoji]
-    return _columns([post for post, _ in entries], [tuple(p) for _, p in entries], len(labels))
+    return columns([post for post, _ in entries], [tuple(p) for _, p in entries], len(labels))
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -173,11 +175,11 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
                 yield row | {"time": time}
 
 
-def _post(row: dict[str, Any], known: Vocabulary) -> _Post:
+def _post(row: dict[str, Any], known: Vocabulary) -> Post:
     own = {known.index(form) for form in row["emoji"] or ()} - {None}
     tags = [f"#{tag.lower()[:MAX_TERM]}" for tag in row["hashtags"] or () if tag]
     words = [word.lower()[:MAX_TERM] for word in row["words"] or () if word]
-    return _Post(
+    return Post(
         uri=row["uri"] or "",
         author=row["author"] or "",
         seconds=float("nan") if row["time"] is None else row["time"] / 1e6,
@@ -187,7 +189,8 @@ def _post(row: dict[str, Any], known: Vocabulary) -> _Post:
     )
 
 
-def _columns(posts: list[_Post], pictures: list[tuple[int, ...]], count: int) -> Posts:
+def columns(posts: list[Post], pictures: list[tuple[int, ...]], count: int) -> Posts:
+    """Posts as columns, with the pictures that each shows, of so many."""
     of_picture: list[list[int]] = [[] for _ in range(count)]
     for number, shown in enumerate(pictures):
         for picture in shown:
@@ -205,7 +208,7 @@ def _columns(posts: list[_Post], pictures: list[tuple[int, ...]], count: int) ->
     )
 
 
-def _standing_together(posts: list[_Post]) -> np.ndarray:
+def _standing_together(posts: list[Post]) -> np.ndarray:
     """A number for each author; one for all who post the very same words in the same week."""
     copies: dict[tuple[int, tuple[str, ...]], set[int]] = {}
     for number, post in enumerate(posts):
@@ -223,8 +226,8 @@ def _standing_together(posts: list[_Post]) -> np.ndarray:
 
 def _no_posts(labels: Sequence[tuple[int, ...]]) -> Posts:
     """Pictures alone: each stands for a post that says nothing, of an author of its own."""
-    posts = [_Post("", "", float("nan"), "", own, ()) for own in labels]
-    return _columns(posts, [(number,) for number in range(len(labels))], len(labels))
+    posts = [Post("", "", float("nan"), "", own, ()) for own in labels]
+    return columns(posts, [(number,) for number in range(len(labels))], len(labels))
 
 
 # -- a bare folder --------------------------------------------------------------------------------

@@ -106,7 +106,7 @@ def _of_one(
     )
     if not same.any():
         return NONE._replace(posts=len(inside), p_value=p_value)
-    date, place = _date(x_NX[:, same].any(1), seconds_N)
+    date, place = _date(x_NX[:, same].max(1), seconds_N)
     strong = np.flatnonzero(np.abs(best_X) >= max(LEAST_Z, RELATED * strongest))
     strong = strong[np.argsort(-np.abs(best_X[strong]), kind="stable")][:6]
     changes = [

@@ -69,6 +69,7 @@ def _clusters(x_ND: np.ndarray, count: int) -> np.ndarray:
 
 
 def title(class_N: np.ndarray, names: Sequence[str]) -> str:
+    """What pictures of these classes look like, in words."""
     counted = Counter(class_N[class_N >= 0].tolist())
     best = sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:2]
     return "like " + " or ".join(names[one] for one, _ in best) if best else "without a name"

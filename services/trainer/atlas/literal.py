@@ -60,7 +60,7 @@ def _words(*texts: str) -> Iterable[str]:
 
 @cache
 def stems(emoji: str) -> frozenset[str]:
-    """Of all words that name the emoji, or the things that it stands for in the starter's tables."""
+    """Of all words that name the emoji, or things that mean it in the starter's tables."""
     name, keywords = _facts().get(emoji, (vocabulary.name(emoji), ()))
     return frozenset(stem(word) for word in _words(name, *keywords, *_things().get(emoji, ())))
 

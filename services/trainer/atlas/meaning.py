@@ -101,7 +101,9 @@ def meanings(
     told = []
     for e in range(emoji):
         # What is surest speaks; where nothing is, what is least unlikely.
-        best = max(range(len(found)), key=lambda n: (_flagged(found[n], q_NE[n], e), found[n].low_E[e]))
+        best = max(
+            range(len(found)), key=lambda n: (_flagged(found[n], q_NE[n], e), found[n].low_E[e])
+        )
         one = found[best]
         signs = sorted((s for f in found for s in f.signs_E[e]), key=_strength)[:SHOWN]
         told.append(
@@ -120,9 +122,7 @@ def meanings(
                 signs=signs,
             )
         )
-    marks = {
-        signs.channel: one.marked_M for signs, one in zip(channels, found, strict=True)
-    }
+    marks = {signs.channel: one.marked_M for signs, one in zip(channels, found, strict=True)}
     return told, marks
 
 
@@ -199,10 +199,7 @@ class _Channel:
             of.emoji_M * FOLDS + self._fold_M, self._weight_P[of.post_M], self._emoji * FOLDS
         ).reshape(self._emoji, FOLDS)
         self._total_VK = np.stack(
-            [
-                signs.in_PV.T @ (self._weight_P * (self._fold_P == fold))
-                for fold in range(FOLDS)
-            ],
+            [signs.in_PV.T @ (self._weight_P * (self._fold_P == fold)) for fold in range(FOLDS)],
             1,
         )
         self._total_K = _sums(self._fold_P, self._weight_P, FOLDS)
@@ -350,4 +347,3 @@ def _design(
     squares = np.bincount(pairs[0], sum_A**2, groups)
     total = np.bincount(pairs[0], sum_A, groups)
     return np.maximum(squares / np.maximum(total, 1e-9), 1.0)
-

@@ -120,7 +120,9 @@ def thumbnails(
     They are smaller, and not as good, where there are many, so that a page stays one that opens.
     """
     room = TOTAL_BYTES / max(1, len(wanted))
-    px = int(np.clip(THUMBNAIL_PX * min(1.0, room / THUMBNAIL_BYTES) ** 0.5, LEAST_PX, THUMBNAIL_PX))
+    px = int(
+        np.clip(THUMBNAIL_PX * min(1.0, room / THUMBNAIL_BYTES) ** 0.5, LEAST_PX, THUMBNAIL_PX)
+    )
 
     def small(picture: int) -> str:
         return _thumbnail(corpus, picture, px, how)

@@ -32,8 +32,10 @@ class Explained(NamedTuple):
     """Rank correlation with the map of random weights; NaN where it was not asked."""
 
 
-def explained(corpus: Corpus, chosen: Model, asked: Sequence[tuple[int, int]]) -> list[Explained]:
-    """Maps for pairs of a picture and an output of the model."""
+def explained(
+    corpus: Corpus, chosen: Model, asked: Sequence[tuple[int, int]]
+) -> list[Explained | None]:
+    """Maps for pairs of a picture and an output of the model; none where it cannot be read."""
     if not asked:
         return []
     look, explainer = seen.lens(chosen), Explainer(chosen)
@@ -48,20 +50,19 @@ def explained(corpus: Corpus, chosen: Model, asked: Sequence[tuple[int, int]]) -
     random = _random_maps(chosen, [(views[place], asked[place][1]) for place in checked])
     agreement = dict(zip(checked, random, strict=True))
     return [
-        Explained(
+        None
+        if cells is None
+        else Explained(
             picture,
             np.round(cells * LEVELS).astype(int).ravel().tolist(),
             cells.shape[1],
             _agreement(cells, agreement[place]) if place in agreement else float("nan"),
         )
         for place, ((picture, _), cells) in enumerate(zip(asked, maps, strict=True))
-        if cells is not None
     ]
 
 
-def _random_maps(
-    chosen: Model, asked: Sequence[tuple[np.ndarray | None, int]]
-) -> list[np.ndarray]:
+def _random_maps(chosen: Model, asked: Sequence[tuple[np.ndarray | None, int]]) -> list[np.ndarray]:
     """What the same architecture says that has learned nothing."""
     import torch
 

@@ -101,10 +101,10 @@ def _rows(
     """One block of rows, in batches whose limits never change: another batch rounds otherwise."""
     found = list(views(corpus, chosen, numbers))
     rows = np.full((len(numbers), chosen.architecture.features), np.nan, np.float16)
-    there = [place for place, view in enumerate(found) if view is not None]
+    there = [(place, view) for place, view in enumerate(found) if view is not None]
     for first in range(0, len(there), BATCH):
-        places = there[first : first + BATCH]
-        rows[places] = ask(np.stack([found[place] for place in places]))
+        places, squares = zip(*there[first : first + BATCH], strict=True)
+        rows[list(places)] = ask(np.stack(squares))
     yield rows
 
 

@@ -1,4 +1,4 @@
-"""Signs that posts carry, beside their emoji: words and hashtags, and what their pictures look like.
+"""Signs that posts carry beside their emoji: words, hashtags, and what their pictures look like.
 
 A sign counts for an emoji unless it is literal: explained by the names of an emoji of the post, or
 seen by the starter as what such an emoji shows. What is left may be a meaning that people gave it.
@@ -181,7 +181,8 @@ def _own_looks(posts: Posts, of: Mentions, looks: Looks, literal_KE: np.ndarray)
     share_KE = count_KE / np.maximum(np.asarray(weight_ME.sum(0)).ravel(), 1e-9)
     usual_K1 = np.asarray(in_PK.sum(0)).ravel()[:fine, None] / max(1, len(posts))
     chance_KE = special.gammainc(
-        np.maximum(count_KE, 1e-9), np.maximum(usual_K1 * count_KE / np.maximum(share_KE, 1e-9), 1e-9)
+        np.maximum(count_KE, 1e-9),
+        np.maximum(usual_K1 * count_KE / np.maximum(share_KE, 1e-9), 1e-9),
     )
     surely_KE = (count_KE > 0) & (chance_KE < SURE_LOOK) & ~literal_KE
     more_KE = np.where(surely_KE, share_KE - usual_K1, 0.0)

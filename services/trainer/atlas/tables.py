@@ -151,8 +151,8 @@ def _lines(atlas: Atlas) -> Any:
             "beside": other,
             "authors": line.authors[0],
             "authors_beside": line.authors[1],
-            "among": line.among[0],
-            "among_beside": line.among[1],
+            "share": number(line.shares[0]),
+            "share_beside": number(line.shares[1]),
             **interval("lift", line.lift),
         }
 

@@ -33,7 +33,7 @@ def log_odds(
 
     >>> value, error = log_odds(*map(np.array, ([8.0], [100.0], [10.0], [1000.0], [0.0164])))
     >>> float(value[0].round(2)), float(error[0].round(2))
-    (1.95, 0.46)
+    (1.97, 0.46)
     """
     prior_Q = PRIOR_POSTS * np.clip(rate_Q, 1e-9, 0.5)
     # Half a post at least: that nobody else said it yet does not mean that nobody ever will.
