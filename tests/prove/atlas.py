@@ -35,7 +35,7 @@ from tests.prove.meant import Kind, Pool, Truth
 REGISTRY, PHOTOS = Path("data/registry"), Path("data/photos")
 RESULTS = Path(__file__).parents[1] / "bench" / "results"
 SEEDS = (101, 102, 103)
-LARGE = Kind(emoji=170, by_words=12, by_pictures=12, drifting=8, posts=103, authors=4000, px=256)
+LARGE = Kind(emoji=170, by_words=12, by_pictures=12, drifting=8, posts=116, authors=4000, px=256)
 MONTH_SECONDS = 30.4375 * 86_400
 
 

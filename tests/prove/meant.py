@@ -35,11 +35,11 @@ FIRST, LAST = 1.40e9, 1.49e9  # seconds; nearly three years
 class Kind:
     """How a corpus is made."""
 
-    emoji: int = 100
-    by_words: int = 8
-    by_pictures: int = 8
-    drifting: int = 6
-    posts: int = 100
+    emoji: int = 80
+    by_words: int = 7
+    by_pictures: int = 7
+    drifting: int = 5
+    posts: int = 150
     """Of an emoji, in the middle; some have three times as many."""
     authors: int = 1500
     words: int = 6
@@ -55,6 +55,8 @@ class Truth:
     pictures: set[str] = field(default_factory=set)
     drift: dict[str, float] = field(default_factory=dict)
     """Emoji -> when it began."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """Emoji -> what its planted photographs show."""
 
     @property
     def planted(self) -> set[str]:
@@ -173,6 +175,7 @@ class _Maker:
             self.truth.words.add(emoji.text)
         elif place in self._by_pictures:
             self.truth.pictures.add(emoji.text)
+            self.truth.labels[emoji.text] = label
         elif place in self._drifting:
             self.truth.drift[emoji.text] = begins
         for _ in range(count):

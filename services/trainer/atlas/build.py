@@ -291,16 +291,22 @@ def _sight(found: Corpus, literalist: Model, classes_SC: np.ndarray) -> Sight:
     extra_names = extras.read().names
     related_IE = literal.relatives(found.emoji)
     shown_CE = literal.shown_by(table_CK, related_IE)
-    near_CE = literal.shown_by(table_CK, related_IE | literal.siblings(found.emoji))
+    kin_IE = related_IE | literal.siblings(found.emoji)
+    near_CE = literal.shown_by(table_CK, kin_IE)
     filled = np.nan_to_num(classes_SC)
     best_S = filled.argmax(1)
     sure_S = filled[np.arange(len(filled)), best_S] >= signs.LEAST_BELIEF
+    seen_SI = filled @ table_CK[:, : len(related_IE)]
+    looks_S = seen_SI.argmax(1)
+    alike_S = seen_SI[np.arange(len(filled)), looks_S] >= signs.LEAST_BELIEF
+    names = literal.class_names(extra_names)
     return Sight(
         belief_SE=(classes_SC @ shown_CE).astype(np.float32),
         near_SE=(classes_SC @ near_CE).astype(np.float32),
         class_S=np.where(sure_S, best_S, -1),
-        class_names=literal.class_names(extra_names),
-        shown_CE=shown_CE,
+        seen_S=np.where(alike_S, looks_S + len(names), -1),
+        class_names=[*names, *(f"like {one.text}" for one in inventory())],
+        shown_CE=np.concatenate([shown_CE, kin_IE]),
     )
 
 

@@ -31,6 +31,14 @@ class Looks(NamedTuple):
     coarse: int
     names: Sequence[str]
     """First of the fine, then of the coarse: the class that most of their pictures show."""
+    embedded_SD: np.ndarray
+
+    def middles(self) -> np.ndarray:
+        """(K, D) The mean of each fine look."""
+        there = self.fine_S >= 0
+        sums_KD = np.zeros((self.fine, self.embedded_SD.shape[1]))
+        np.add.at(sums_KD, self.fine_S[there], self.embedded_SD[there])
+        return sums_KD / np.maximum(np.linalg.norm(sums_KD, axis=1, keepdims=True), 1e-9)
 
 
 def embedded(features_SF: np.ndarray) -> np.ndarray:
@@ -58,7 +66,7 @@ def looks(embedded_SD: np.ndarray, class_S: np.ndarray, names: Sequence[str]) ->
         found.append(of_S)
         counts.append(count)
         titles += [title(class_S[of_S == cluster], names) for cluster in range(count)]
-    return Looks(found[0], found[1], counts[0], counts[1], titles)
+    return Looks(found[0], found[1], counts[0], counts[1], titles, embedded_SD)
 
 
 def _clusters(x_ND: np.ndarray, count: int) -> np.ndarray:

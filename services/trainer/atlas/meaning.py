@@ -22,7 +22,7 @@ from services.trainer.atlas.signs import Mentions, Signs
 from services.trainer.bootstrap import Interval, wilson
 
 FOLDS = 10
-LEAST_CHANCE = 3e-4  # of a sign's count, by chance alone, to be chosen
+LEAST_CHANCE = 3e-4  # of a sign's count by chance, to be chosen
 LEAST_Z = 2.5  # of a sign, to be shown
 LEAST_SAYING = 2  # authors among those who choose
 MOST_SIGNS = 60  # of an emoji

@@ -6,6 +6,7 @@ seen by the starter as what such an emoji shows. What is left may be a meaning t
 
 # P posts, M mentions of an emoji in a post, V signs, T (mention, sign), S pictures, E emoji
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,12 +20,13 @@ from services.trainer.atlas.literal import Literal
 LEAST_AUTHORS = 2  # of a word, to be looked at
 LEAST_BELIEF = 0.25  # in a class, to be what a picture shows
 SURELY, LIFTED = 0.15, 5.0  # belief in the emoji that makes a picture literal; times its mean
-LOOK_SURELY, LOOK_LIFTED = 0.03, 3.0  # the same, for the mean over all pictures of a look
+LOOK_SURELY, LOOK_LIFTED = 0.015, 3.0  # the same, for the mean over all pictures of a look
 CLASS_SHOWS = 0.05  # of a class's pictures that show the emoji, for the class to be literal
 FACET_Z, FACET_ODDS = 3.0, 2.0  # of a sign that goes with what the emoji shows
 MOST = 0.2  # of an emoji's posts, to be another meaning of its looks
 SURE_LOOK = 1e-3  # how likely a look is so frequent by chance, to be an emoji's
-NEAR_SURELY = 0.1
+NEAR_SURELY = 0.06
+LEAST_SHOWN, ALIKE = 3, 0.1  # pictures that show an emoji; the share of looks like those
 
 
 class Mentions(NamedTuple):
@@ -62,26 +64,32 @@ def mentions(posts: Posts, emoji: int) -> Mentions:
 
 
 def words(posts: Posts, of: Mentions, literal: Literal) -> Signs:
-    """Words and hashtags that more than one author uses."""
+    """Words that more than one author uses; a hashtag is the word that it is made of."""
     authors: dict[str, set[int]] = {}
-    for author, terms in zip(posts.author.tolist(), posts.terms, strict=True):
-        for term in terms:
+    tagged: Counter[str] = Counter()
+    bare = [tuple(dict.fromkeys(t.removeprefix("#") for t in terms)) for terms in posts.terms]
+    for author, own, terms in zip(posts.author.tolist(), bare, posts.terms, strict=True):
+        for term in own:
             authors.setdefault(term, set()).add(author)
+        tagged.update(t.removeprefix("#") for t in terms if t.startswith("#"))
+        tagged.subtract(t for t in terms if not t.startswith("#"))
     names = sorted(term for term, who in authors.items() if len(who) >= LEAST_AUTHORS)
     place = {term: number for number, term in enumerate(names)}
-    rows = [[place[term] for term in terms if term in place] for terms in posts.terms]
+    shown = [f"#{name}" if tagged[name] > 0 else name for name in names]
+    rows = [[place[term] for term in own if term in place] for own in bare]
     pairs: list[tuple[int, int]] = []
     literal_M = np.zeros(len(of.post_M), bool)
-    for mention, (post, emoji) in enumerate(
-        zip(of.post_M.tolist(), of.emoji_M.tolist(), strict=True)
-    ):
+    for mention, post in enumerate(of.post_M.tolist()):
+        emoji = int(of.emoji_M[mention])
         for number in rows[post]:
-            own = literal.term(emoji, names[number])
+            # As a hashtag, in which words are run together: that is no less literal as a word.
+            term = f"#{names[number]}"
+            own = literal.term(emoji, term)
             literal_M[mention] |= own
-            if not own and not any(literal.term(e, names[number]) for e in posts.emoji[post]):
+            if not own and not any(literal.term(e, term) for e in posts.emoji[post]):
                 pairs.append((mention, number))
-    kinds = ["hashtag" if name.startswith("#") else "word" for name in names]
-    return Signs("words", names, kinds, _matrix(rows, len(names)), *_columns(pairs), literal_M)
+    kinds = ["hashtag" if name.startswith("#") else "word" for name in shown]
+    return Signs("words", shown, kinds, _matrix(rows, len(names)), *_columns(pairs), literal_M)
 
 
 def without_facets(signs: Signs, of: Mentions, literal_M: np.ndarray, emoji: int) -> Signs:
@@ -110,9 +118,12 @@ class Sight(NamedTuple):
     """The same, with all of Unicode's subgroup: the starter takes one fruit for another."""
     class_S: np.ndarray
     """What each shows most surely; -1 where that is not sure."""
+    seen_S: np.ndarray
+    """Which emoji each looks like most surely, behind the classes; -1 where that is not sure."""
     class_names: Sequence[str]
+    """And behind them, of the emoji that pictures look like."""
     shown_CE: np.ndarray
-    """How much of a class shows an emoji."""
+    """How much of a class, or of what looks like an emoji, shows an emoji."""
 
 
 def pictures(corpus: Corpus, of: Mentions, looks: Looks, sight: Sight) -> Signs:
@@ -122,6 +133,7 @@ def pictures(corpus: Corpus, of: Mentions, looks: Looks, sight: Sight) -> Signs:
     tokens_S = _tokens(looks, sight, bases)
     count = int(bases[2] + len(sight.class_names))
     literal_VE = _literal_looks(tokens_S, count, sight)
+    literal_VE[: looks.fine] |= _alike(posts, of, looks, sight)
     literal_VE[: looks.fine] |= _own_looks(posts, of, looks, literal_VE[: looks.fine])
     literal_VE[bases[2] :] |= sight.shown_CE >= CLASS_SHOWS
     base_E = np.nan_to_num(sight.belief_SE).mean(0)
@@ -147,9 +159,11 @@ def pictures(corpus: Corpus, of: Mentions, looks: Looks, sight: Sight) -> Signs:
 def _tokens(looks: Looks, sight: Sight, bases: np.ndarray) -> list[list[int]]:
     """The signs of each picture, by number."""
     tokens: list[list[int]] = []
-    for fine, coarse, shows in zip(looks.fine_S, looks.coarse_S, sight.class_S, strict=True):
-        own = [bases[0] + fine, bases[1] + coarse] if fine >= 0 else []
-        tokens.append([int(t) for t in own + [bases[2] + shows] * int(fine >= 0 <= shows)])
+    columns = (looks.fine_S, looks.coarse_S, sight.class_S, sight.seen_S)
+    places = (bases[0], bases[1], bases[2], bases[2])
+    for row in zip(*columns, strict=True):
+        own = [int(base + one) for base, one in zip(places, row, strict=True) if one >= 0]
+        tokens.append(own if row[0] >= 0 else [])
     return tokens
 
 
@@ -163,6 +177,25 @@ def _literal_looks(tokens_S: Sequence[Sequence[int]], count: int, sight: Sight) 
         mean_VE = in_SV.T @ believed_SE / size_V1
         literal_VE |= mean_VE >= np.maximum(least, LOOK_LIFTED * believed_SE.mean(0))
     return literal_VE
+
+
+def _alike(posts: Posts, of: Mentions, looks: Looks, sight: Sight) -> np.ndarray:
+    """(K, E) The looks that are most like those pictures of an emoji's posts that show it.
+
+    The starter takes some pictures of a thing for another; their features know better.
+    """
+    believed_SE = np.nan_to_num(sight.belief_SE)
+    surely_SE = believed_SE >= np.maximum(SURELY, LIFTED * believed_SE.mean(0))
+    middle_KD = looks.middles()
+    shown: list[set[int]] = [set() for _ in range(surely_SE.shape[1])]
+    for post, emoji in zip(of.post_M.tolist(), of.emoji_M.tolist(), strict=True):
+        shown[emoji].update(s for s in posts.pictures[post] if surely_SE[s, emoji])
+    alike_KE = np.zeros((looks.fine, surely_SE.shape[1]), bool)
+    for emoji, own in enumerate(shown):
+        if len(own) >= LEAST_SHOWN:
+            near_K = middle_KD @ looks.embedded_SD[sorted(own)].mean(0)
+            alike_KE[:, emoji] = near_K >= np.quantile(near_K, 1 - ALIKE)
+    return alike_KE
 
 
 def _own_looks(posts: Posts, of: Mentions, looks: Looks, literal_KE: np.ndarray) -> np.ndarray:
