@@ -146,28 +146,22 @@ def atlas(
     try:
         found = dataset_folder(data, _named(data, path))
         folder = output or data / "atlas" / found.name
-        with ExitStack() as stack:
-            stack.callback(os.close, harness.lock(folder, "atlas", PATIENCE_SECONDS))
-            stack.enter_context(console.shown(folder))
-            events = stack.enter_context(closing(Events(folder)))
-            # Not before the folder is ours and all is in order: it takes seconds.
-            from services.trainer.atlas import build
-
-            page = build.build(
-                build.Job(
-                    path=found,
-                    output=folder,
-                    data=data,
-                    registry=registry or data / "registry",
-                    model=model,
-                    compare=compare,
-                    faces=faces,
-                ),
-                events,
-            )
-        print(page)
+        models = registry or data / "registry"
+        print(_atlas(found, folder, data, models, model=model, compare=compare, faces=faces))
     except StorageFailed as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(os.EX_TEMPFAIL) from None
     except EmojinetError as error:
         harness.fail(str(error))
+
+
+def _atlas(dataset: Path, output: Path, data: Path, registry: Path, **asked: str) -> Path:
+    with ExitStack() as stack:
+        stack.callback(os.close, harness.lock(output, "atlas", PATIENCE_SECONDS))
+        stack.enter_context(console.shown(output))
+        events = stack.enter_context(closing(Events(output)))
+        # Not before the folder is ours and all is in order: it takes seconds.
+        from services.trainer.atlas import build
+
+        job = build.Job(path=dataset, output=output, data=data, registry=registry, **asked)
+        return build.build(job, events)

@@ -41,9 +41,7 @@ MONTH_SECONDS = 30.4375 * 86_400
 
 def made(folder: Path, dataset: Path, models: Path) -> dict[str, Any]:
     """What the atlas of a data set says."""
-    job = build.Job(
-        path=dataset, output=folder / "atlas", data=folder / "data", registry=models
-    )
+    job = build.Job(path=dataset, output=folder / "atlas", data=folder / "data", registry=models)
     with closing(Events(job.output)) as events:
         build.build(job, events)
     said: dict[str, Any] = json.loads((job.output / "atlas.json").read_bytes())
@@ -87,7 +85,8 @@ def judged(said: dict[str, Any], truth: Truth) -> dict[str, float]:
         "drift_found": len(off) / len(truth.drift) if truth.drift else math.nan,
         "drift_off_months": mean(off) if off else math.nan,
         "drift_off_months_most": max(off) if off else math.nan,
-        "false_drift": sum(rows[e]["drifted"] for e in rows.keys() - truth.drift.keys()) / len(rows),
+        "false_drift": sum(rows[e]["drifted"] for e in rows.keys() - truth.drift.keys())
+        / len(rows),
     }
 
 

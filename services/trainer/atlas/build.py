@@ -41,7 +41,7 @@ from services.trainer.atlas import (
     terms,
 )
 from services.trainer.atlas.corpus import Corpus
-from services.trainer.atlas.groups import Looks
+from services.trainer.atlas.groups import Edge, Looks
 from services.trainer.atlas.literal import Literal
 from services.trainer.atlas.pictures import Chosen
 from services.trainer.atlas.signs import Sight, Signs
@@ -168,29 +168,60 @@ class _Build:
         by_chosen: seen.Seen,
         segments: tuple[str, str] | None,
     ) -> Atlas:
-        count, posts = len(found.emoji), found.posts
         readable_S = by_starter.readable_S & by_chosen.readable_S
-        classes_SC = _rows(readable_S, seen.class_beliefs, by_starter)
-        sight = _sight(found, by_starter.model, classes_SC)
+        edges = groups.together(found.posts.author.tolist(), found.posts.emoji)
+        emoji = self._emoji(found, by_starter, by_chosen, readable_S, edges)
+        wanted = _wanted(emoji)
+        self._events.activity(f"making {len(wanted):,} small pictures")
+        thumbnails = pictures.thumbnails(found, wanted, self._job.faces, self._progress)
+        return Atlas(
+            name=found.name,
+            kind=found.kind,
+            digest=found.digest,
+            model=f"{by_chosen.model.name}@{by_chosen.model.version}",
+            pictures=len(found.keys),
+            posts=len(found.posts) if found.kind == "data set" else 0,
+            authors=len(set(found.posts.author.tolist())) if found.posts.authors_known else 0,
+            months=_months(found.posts.seconds),
+            removed=found.removed,
+            unreadable=int((~readable_S).sum()),
+            limits=_limits(found, emoji, readable_S, len(wanted) - len(thumbnails)),
+            emoji=emoji,
+            edges=edges[:EDGES],
+            comparison=compare.compared(found.posts, segments) if segments else None,
+            thumbnails=thumbnails,
+            links=_links(found, thumbnails),
+            captions={
+                one: " ".join(found.emoji[e] for e in found.labels[one]) for one in thumbnails
+            },
+        )
+
+    def _emoji(
+        self,
+        found: Corpus,
+        by_starter: seen.Seen,
+        by_chosen: seen.Seen,
+        readable_S: np.ndarray,
+        edges: Sequence[Edge],
+    ) -> list[OfEmoji]:
+        """Each emoji that has a picture."""
+        count, posts = len(found.emoji), found.posts
+        sight = _sight(found, by_starter.model, _rows(readable_S, seen.class_beliefs, by_starter))
         embedded_SD = groups.embedded(
             np.where(readable_S[:, None], by_chosen.features_SF, np.nan).astype(np.float16)
         )
-        looks = groups.looks(embedded_SD, sight.class_S, sight.class_names)
         of = signs.mentions(posts, count)
+        looks = groups.looks(embedded_SD, sight.class_S, sight.class_names)
         channels = self._channels(found, of, looks, sight)
         meanings, marks = meaning.meanings(posts, of, channels, count)
         drifts = drift.drifts(posts, of, channels, marks, count)
-        beliefs_SE = _beliefs(found, by_chosen, readable_S)
         members = _members(found)
         shown = [emoji for emoji in range(count) if members[emoji]]
-        chosen = self._choose(found, by_chosen, beliefs_SE, shown)
+        chosen = self._choose(found, by_chosen, _beliefs(found, by_chosen, readable_S), shown)
         explained = self._explained(found, by_chosen.model, chosen, shown)
         mean_ED = groups.means(embedded_SD, members)
-        plane = groups.plane(mean_ED[shown])
-        near = groups.neighbours(mean_ED, shown)
-        edges = groups.together(posts.author.tolist(), posts.emoji)
-        subs = {e: _sub_meanings(found, embedded_SD, sight, members[e]) for e in shown}
-        emoji = [
+        plane, near = groups.plane(mean_ED[shown]), groups.neighbours(mean_ED, shown)
+        return [
             OfEmoji(
                 index=e,
                 emoji=found.emoji[e],
@@ -202,36 +233,12 @@ class _Build:
                 drift=drifts[e],
                 chosen=chosen[e],
                 explained=explained.get(e),
-                sub_meanings=subs[e],
+                sub_meanings=_sub_meanings(found, embedded_SD, sight, members[e]),
                 neighbours=near[e],
                 together=[edge for edge in edges if e in edge[:2]][:TOGETHER],
             )
             for row, e in enumerate(shown)
         ]
-        wanted = _wanted(emoji)
-        self._events.activity(f"making {len(wanted):,} small pictures")
-        thumbnails = pictures.thumbnails(found, wanted, self._job.faces, self._progress)
-        return Atlas(
-            name=found.name,
-            kind=found.kind,
-            digest=found.digest,
-            model=f"{by_chosen.model.name}@{by_chosen.model.version}",
-            pictures=len(found.keys),
-            posts=len(posts) if found.kind == "data set" else 0,
-            authors=len(set(posts.author.tolist())) if posts.authors_known else 0,
-            months=_months(posts.seconds),
-            removed=found.removed,
-            unreadable=int((~readable_S).sum()),
-            limits=_limits(found, emoji, readable_S, len(wanted) - len(thumbnails)),
-            emoji=emoji,
-            edges=edges[:EDGES],
-            comparison=compare.compared(posts, segments) if segments else None,
-            thumbnails=thumbnails,
-            links=_links(found, thumbnails),
-            captions={
-                one: " ".join(found.emoji[e] for e in found.labels[one]) for one in thumbnails
-            },
-        )
 
     def _channels(
         self, found: Corpus, of: signs.Mentions, looks: Looks, sight: Sight
@@ -452,6 +459,10 @@ def _limits(
         limits.append(
             f"{hidden:,} pictures are not shown: unreadable, with faces that were to be dropped, "
             "or more than a page has room for."
+        )
+    if not emoji:
+        limits.append(
+            "The model sees no emoji in any of these pictures: take another model, or others."
         )
     if found.kind == "pictures":
         limits.append(

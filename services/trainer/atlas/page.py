@@ -58,9 +58,7 @@ def page(atlas: Atlas) -> str:
         (one for one in atlas.emoji if one.drift.drifted),
         key=lambda one: (one.drift.q_value, one.index),
     )
-    return environment.get_template(
-        f"{NAME}.j2"
-    ).render(
+    return environment.get_template(f"{NAME}.j2").render(
         atlas=atlas,
         script=Markup(script),
         style=Markup((here / "page.css").read_text(encoding="utf-8")),

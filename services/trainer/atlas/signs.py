@@ -84,9 +84,9 @@ def words(posts: Posts, of: Mentions, literal: Literal) -> Signs:
         for number in rows[post]:
             # As a hashtag, in which words are run together: that is no less literal as a word.
             term = f"#{names[number]}"
-            own = literal.term(emoji, term)
-            literal_M[mention] |= own
-            if not own and not any(literal.term(e, term) for e in posts.emoji[post]):
+            explained = literal.term(emoji, term)
+            literal_M[mention] |= explained
+            if not explained and not any(literal.term(e, term) for e in posts.emoji[post]):
                 pairs.append((mention, number))
     kinds = ["hashtag" if name.startswith("#") else "word" for name in shown]
     return Signs("words", shown, kinds, _matrix(rows, len(names)), *_columns(pairs), literal_M)

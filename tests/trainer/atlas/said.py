@@ -20,7 +20,7 @@ def post(
 def everyday(count: int = 120, seed: int = 0) -> list[Post]:
     """As many posts of each emoji, by many authors, of words that mean nothing."""
     draw = np.random.default_rng(seed)
-    made = []
+    made: list[Post] = []
     for emoji in range(len(EMOJI)):
         for _ in range(count):
             words = {f"word{chr(97 + n)}" for n in draw.integers(0, 26, 4)}

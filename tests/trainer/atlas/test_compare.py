@@ -27,13 +27,15 @@ def test_whoever_posts_much_counts_little() -> None:
     made = [sided("brand", "busy", 0, 1) for _ in range(100)]
     made += [sided("brand", f"b {n}", 0) for n in range(100)]
     made += [sided("category", f"c {n}", 0, *([1] * (n < 5))) for n in range(100)]
-    lines = {line.emoji: line for line in compare.compared(posts(made), ("brand", "category")).lines}
+    lines = {
+        line.emoji: line for line in compare.compared(posts(made), ("brand", "category")).lines
+    }
     assert lines[1].lift.low < 1
 
 
 def test_a_segment_that_is_not_there_is_named_with_those_that_are() -> None:
     made = [sided("brand", f"b {n}", 0) for n in range(10)]
-    with pytest.raises(MalformedRequest, match="'own'. There are: brand"):
+    with pytest.raises(MalformedRequest, match=r"'own'\. There are: brand"):
         compare.compared(posts(made), ("brand", "own"))
 
 

@@ -31,7 +31,9 @@ def page_path(tmp_path_factory: pytest.TempPathFactory, starter: Path) -> Path:
             seconds=1.4e9 + number * 50_000,
             tags=[PAYLOADS[number % len(emoji) * 8 + number % 8], "same"],
             words=[PAYLOADS[number % 100], PAYLOADS[-1 - number % 100]],
-            uri=PAYLOADS[number % 100] if number % 3 else f"https://evil.invalid/{PAYLOADS[number % 100]}",
+            uri=PAYLOADS[number % 100]
+            if number % 3
+            else f"https://evil.invalid/{PAYLOADS[number % 100]}",
             segment=PAYLOADS[number % 2].replace(",", ""),
         )
         for number in range(600)
