@@ -137,6 +137,8 @@ def class_names(extra_names: Sequence[str]) -> list[str]:
 
 def _extra(name: str) -> str:
     drawn = _facts().get(name)
+    if name == extras.NOTHING:
+        return "no thing"
     return f"drawing of {drawn[0]}" if drawn else name.replace("-", " ").replace("_", " ")
 
 

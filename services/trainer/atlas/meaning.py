@@ -10,7 +10,7 @@ if the score is not tiny, and if several authors agree.
 
 # P posts, M mentions, E emoji, V signs, Q pairs of emoji and sign, K folds, T (mention, sign)
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -105,7 +105,7 @@ def meanings(
             range(len(found)), key=lambda n: (_flagged(found[n], q_NE[n], e), found[n].low_E[e])
         )
         one = found[best]
-        signs = sorted((s for f in found for s in f.signs_E[e]), key=_strength)[:SHOWN]
+        signs = _strongest(s for f in found for s in f.signs_E[e])
         told.append(
             Meaning(
                 posts=int(posts_E[e]),
@@ -126,8 +126,17 @@ def meanings(
     return told, marks
 
 
-def _strength(sign: Sign) -> tuple[float, str]:
-    return -sign.log_odds.low, sign.name
+def _strength(sign: Sign) -> tuple[bool, float, str]:
+    """What has a name of its own comes first."""
+    return sign.kind == "look", -sign.log_odds.low, sign.name
+
+
+def _strongest(signs: Iterable[Sign]) -> list[Sign]:
+    """Each name once: two grains of looks may be called alike."""
+    by_name: dict[str, Sign] = {}
+    for sign in sorted(signs, key=_strength):
+        by_name.setdefault(sign.name, sign)
+    return list(by_name.values())[:SHOWN]
 
 
 def _flagged(found: Found, q_E: np.ndarray, emoji: int) -> bool:
@@ -335,7 +344,7 @@ class _Channel:
                     ),
                 )
             )
-        return [sorted(signs, key=_strength)[:SHOWN] for signs in shown]
+        return [_strongest(signs) for signs in shown]
 
 
 def _design(
