@@ -22,8 +22,9 @@ def test_the_articles_crawl_uses_its_quota_and_is_never_refused(tmp_path: Path) 
     assert found["refused_calls"] == 0
 
 
+@pytest.mark.timeout(400)
 def test_planted_meanings_are_found_and_none_elsewhere(tmp_path: Path, starter: Path) -> None:
-    kind = meant.Kind(emoji=24, by_words=3, by_pictures=1, drifting=2, posts=110, authors=500)
+    kind = meant.Kind(emoji=20, by_words=3, by_pictures=1, drifting=2, posts=90, authors=400)
     found = atlas.prove(5, kind, tmp_path, starter.parents[1], tmp_path)
     assert found["average_precision"] >= 0.7
     assert found["false_flags"] <= 0.06
