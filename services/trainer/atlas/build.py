@@ -128,8 +128,10 @@ class _Build:
     def _chosen(self, found: Corpus, literalist: Model) -> Model:
         named, root = self._job.model, self._job.registry
         if not named:
-            live = None if found.kind == "pictures" else registry.live(root)
-            return registry.load(root, live) if live and live.name != starter.NAME else literalist
+            first = None if found.kind == "pictures" else registry.live(root)
+            return (
+                registry.load(root, first) if first and first.name != starter.NAME else literalist
+            )
         if "/" in named:
             return model.load(Path(named))
         wanted, _, version = named.partition("@")
@@ -137,8 +139,11 @@ class _Build:
             if which.name == wanted and version in ("", which.version):
                 loaded = registry.load(root, which)
                 return literalist if loaded.version == literalist.version else loaded
+        live = registry.live(root)
         raise UnknownModel(
-            f"There is no model {named:.80} in {root}: `emojinet model list`.", name=named[:80]
+            f"There is no model {named:.80} in {root}: `emojinet model list`.",
+            model=named[:80],
+            served=f"{live.name}@{live.version}" if live else "",
         )
 
     def _look(self, found: Corpus, chosen: Model) -> seen.Seen:
