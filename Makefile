@@ -128,6 +128,10 @@ prove-rollout: $(READY) ## Restart a fleet 50 times under load: no call fails
 prove-soak: $(READY) ## Half an hour of every kind of call: does memory grow? SAVE=1 records it
 	$(BIN)/python -m tests.prove.soak $(if $(SAVE),--save)
 
+prove-atlas: $(READY) ## Find meanings that were planted in posts, and none elsewhere; SAVE=1 records it
+	$(BIN)/python -m services.trainer.photos data/photos
+	$(BIN)/python -m tests.prove.atlas $(if $(SAVE),--save)
+
 prove-images: $(READY) ## Build all images from Debian and PyPI alone, and run them; SAVE=1 records it
 	which buildah debootstrap >/dev/null || { apt-get update -qq && apt-get install -yqq --no-install-recommends buildah debootstrap; }
 	$(BIN)/python -m tests.prove.images $(if $(SAVE),--save)
@@ -173,5 +177,5 @@ clean: ## End and remove everything that make has made, data included
 .PHONY: help .venv demo up down loop test test-system fuzz drawings bench-starter bench-spine bench-serving \
 	bench-decode bench-backends bench-crawl \
 	bench-duplicates bench-keep bench-storage bench-train bench-glyphs bench-photos bench-imbalance bench-page \
-	prove-crash prove-scale prove-resume prove-swap prove-soak prove-scaling prove-rollout prove-images prometheus \
+	prove-crash prove-scale prove-resume prove-swap prove-soak prove-scaling prove-rollout prove-images prove-atlas prometheus \
 	images images-push k8s-check k8s-smoke pictures lint protos protos-release clean

@@ -15,6 +15,7 @@ from typing import Annotated, cast
 import typer
 
 from clients import options
+from clients.atlas import atlas
 from clients.crawl import crawl
 from clients.credentials import ENVIRONMENT
 from clients.dataset import dataset
@@ -50,6 +51,7 @@ app.add_typer(crawl, name="crawl")
 app.add_typer(dataset, name="dataset")
 app.add_typer(train, name="train")
 app.add_typer(model, name="model")
+app.add_typer(atlas, name="atlas")
 app.add_typer(token, name="token")
 
 

@@ -133,7 +133,7 @@ def publish(
 
 def _newest(client: TrainerClient) -> str:
     for run in client.list_runs():
-        if run.state == states.STATE_SUCCEEDED:
+        if run.state == states.STATE_SUCCEEDED and run.request.kind == pb.RUN_KIND_TRAIN:
             return run.name
     raise typer.TyperException("no run has succeeded: `emojinet train list`")
 

@@ -106,16 +106,16 @@ def _fates(funnel: pb.Funnel) -> list[str]:
 
 
 def _measured(progress: Progress) -> list[str]:
-    """How far a training is, how well it learns, and how fast."""
+    """How far a run is, how well it learns, if it does, and how fast."""
     if not progress.steps:
         return []
     left = max(0.0, progress.remaining.ToNanoseconds() / 1e9)
     known = progress.HasField("remaining") and progress.step < progress.steps
     return [
         f"step {progress.step:,} of {progress.steps:,}",
-        f"loss {progress.loss:.3f}",
+        *([f"loss {progress.loss:.3f}"] if progress.loss else []),
         f"{progress.images_per_second:,.1f} images/s",
-        f"{progress.data_wait_share:.0%} waiting for data",
+        *([f"{progress.data_wait_share:.0%} waiting for data"] if progress.loss else []),
         *([f"{_age(left)} left"] if known else []),
     ]
 

@@ -13,6 +13,7 @@ from clients import options, progress
 from clients.options import Json, Trainer
 from clients.progress import columns, print_json, printable_text, state_name, when
 from clients.trainer_client import DEFAULT_SERVER, TrainerClient
+from emojinet.v1 import state_pb2 as states
 from emojinet.v1 import trainer_service_pb2 as pb
 
 BASELINES = ("chance", "prior", "starter")  # what a metric is read beside
@@ -128,10 +129,10 @@ def list_(json: Json = False, server: Trainer = DEFAULT_SERVER) -> None:
         table.add_row(
             printable_text(run.name),
             state_name(run.state),
-            printable_text(run.request.recipe),
+            printable_text(run.request.recipe or "atlas"),
             printable_text(run.request.dataset),
             f"{run.progress.step:,}",
-            f"{run.progress.loss:.3f}" if run.progress.step else "",
+            f"{run.progress.loss:.3f}" if run.progress.loss else "",
             f"{top1.value:.1%}" if top1 else "",
             when(run.create_time),
         )
@@ -163,9 +164,14 @@ def _facts(run: pb.Run) -> dict[str, str]:
         ),
         "model": asked.model_name,
         "report": f"{run.uri}/report.html" if run.metrics else "",
+        "atlas": f"{run.uri}/atlas.html" if _is_atlas_done(run) else "",
         "folder": run.uri,
     }
     return {key: value for key, value in facts.items() if value}
+
+
+def _is_atlas_done(run: pb.Run) -> bool:
+    return run.request.kind == pb.RUN_KIND_ATLAS and run.state == states.STATE_SUCCEEDED
 
 
 def _values(metrics: Iterable[pb.Metric]) -> dict[tuple[str, str], pb.Metric]:

@@ -34,6 +34,7 @@ SHOWN = {
     "dataset verify": ("", "is whole: "),
     "dataset export": ("", "pictures is written"),
     "dataset prescale": ("", ""),
+    "atlas build": ("data/atlas/first/atlas.json", "🐱"),
     "train start": ("", "succeeded"),
     "train list": ("", "succeeded"),
     "model publish": ("", "is live"),

@@ -4,6 +4,7 @@ import asyncio
 import os
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -38,9 +39,10 @@ class Options:
     registry: Path
 
 
-async def serve(options: Options, command: runs.Command = runs.command) -> None:
+async def serve(options: Options, command: runs.Command | None = None) -> None:
     """Serves what the data folder holds until SIGTERM; `command` is what does a run."""
     service = TrainerService(options.registry)
+    command = command or partial(runs.command, registry=options.registry)
 
     async def opening(metrics: CollectorRegistry, stack: AsyncExitStack) -> None:
         stack.callback(os.close, harness.lock(options.data / "runs", "trainer"))
@@ -105,6 +107,7 @@ def main(
 
 app.command()(verbs.run)
 app.command()(verbs.find)
+app.command()(verbs.atlas)
 
 if __name__ == "__main__":
     app()

@@ -42,10 +42,10 @@ def shown(folder: Path) -> Iterator[None]:
 
 
 def _measured(event: dict[str, Any]) -> str:
-    return (
-        f"loss {event['loss']:.3f}, {event['images_per_second']:,.1f} images/s, "
-        f"{event['data_wait_share']:.0%} waiting for data"
-    )
+    rate = f"{event['images_per_second']:,.1f} images/s"
+    if not event["images"]:  # nothing is learned: an atlas looks at pictures
+        return rate
+    return f"loss {event['loss']:.3f}, {rate}, {event['data_wait_share']:.0%} waiting for data"
 
 
 def _judged(event: dict[str, Any]) -> str:

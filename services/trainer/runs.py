@@ -1,4 +1,4 @@
-"""The runs of a service: started, one at a time, gone on with after a restart, cancelled."""
+"""Trainings and atlases of a service: started, one at a time, gone on with, cancelled."""
 
 import asyncio
 import logging
@@ -27,6 +27,7 @@ from services.shared.errors import (
 from services.shared.queue import internal
 from services.shared.watching import LIVE
 from services.trainer import recipe
+from services.trainer.atlas import asked as atlas
 from services.trainer.child import Child
 from services.trainer.following import Following
 from services.trainer.metrics import Metrics
@@ -38,7 +39,7 @@ MAX_DEATHS = 5  # in a row, without a step that was not made before
 MAX_RUN_BYTES = 1 << 20
 MAX_SETTING = 4096  # characters: they travel on a command line
 DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-NAME = re.compile(r"train-[0-9]{8}-[0-9]{6}-[0-9a-f]{4}")
+NAME = re.compile(r"(train|atlas)-[0-9]{8}-[0-9]{6}-[0-9a-f]{4}")
 RUN = "run.json"
 NAMED = 10  # data sets, to who names one that is not there
 
@@ -46,13 +47,20 @@ log = logging.getLogger(__name__)
 Command = Callable[[pb.Run, Path, Path], Sequence[str]]
 
 
-def command(run: pb.Run, dataset: Path, data: Path) -> Sequence[str]:
+def command(run: pb.Run, dataset: Path, data: Path, registry: Path | None = None) -> Sequence[str]:
     """The program that does the run, or goes on with it."""
     asked = run.request
+    program = (sys.executable, "-m", "services.trainer")
+    where = (f"--output={run.uri}", f"--data={data.absolute()}")
+    if asked.kind == pb.RUN_KIND_ATLAS:
+        said = sorted(atlas.settings(asked.settings).items())
+        models = (registry or data / "registry").absolute()
+        options = (f"--{field}={value}" for field, value in said)
+        return [*program, "atlas", str(dataset), *where, f"--registry={models}", *options]
     named = [f"--model-name={asked.model_name}"] if asked.model_name else []
     return [
-        *(sys.executable, "-m", "services.trainer", "run", asked.recipe),
-        *(f"--dataset={dataset}", f"--output={run.uri}", f"--data={data.absolute()}", *named),
+        *(*program, "run", asked.recipe),
+        *(f"--dataset={dataset}", *where, *named),
         *(f"--set={field}={asked.settings[field]}" for field in sorted(asked.settings)),
     ]
 
@@ -85,6 +93,16 @@ def check_model_name(name: str) -> None:
             f"A model's name is made of a-z, 0-9, ., _ and -, 64 at most, and not {name!r:.80}.",
             field="model_name",
         )
+
+
+def _check_atlas(request: pb.StartRunRequest) -> None:
+    """Raises MalformedRequest for what no atlas has."""
+    atlas.settings(request.settings)
+    for field, value in (("recipe", request.recipe), ("model_name", request.model_name)):
+        if value:
+            raise MalformedRequest(f"An atlas learns nothing: leave `{field}` empty.", field=field)
+    if not request.dataset:
+        raise MalformedRequest("`dataset` is required.", field="dataset")
 
 
 class Runs:
@@ -121,7 +139,8 @@ class Runs:
         """
         self._check(request)
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-        run = pb.Run(name=f"train-{stamp}-{secrets.token_hex(2)}", request=request)
+        kind = pb.RunKind.Name(request.kind).removeprefix("RUN_KIND_").lower()
+        run = pb.Run(name=f"{kind}-{stamp}-{secrets.token_hex(2)}", request=request)
         run.uri, run.activity = str(self._folder / run.name), "waits for its turn"
         run.create_time.GetCurrentTime()
         self._runs[run.name] = _write(_turned(run, states.STATE_PENDING))
@@ -165,10 +184,8 @@ class Runs:
         await asyncio.wait(tasks)
 
     def _check(self, request: pb.StartRunRequest) -> None:
-        if request.kind == pb.RUN_KIND_ATLAS:
-            raise MalformedRequest("`kind` RUN_KIND_ATLAS comes with the atlas.", field="kind")
-        if request.kind != pb.RUN_KIND_TRAIN:
-            raise MalformedRequest("`kind` is RUN_KIND_TRAIN.", field="kind")
+        if request.kind not in (pb.RUN_KIND_TRAIN, pb.RUN_KIND_ATLAS):
+            raise MalformedRequest("`kind` is RUN_KIND_TRAIN or RUN_KIND_ATLAS.", field="kind")
         for field, value in request.settings.items():
             if len(value) > MAX_SETTING:
                 raise MalformedRequest(
@@ -180,6 +197,9 @@ class Runs:
 
     def _dataset(self, request: pb.StartRunRequest) -> Path:
         """The data set that is asked for, or the recipe's own; raises as `start`."""
+        if request.kind == pb.RUN_KIND_ATLAS:
+            _check_atlas(request)
+            return dataset_folder(self._data, request.dataset)
         asked = recipe.read(request.recipe, request.settings)
         if not (named := request.dataset or asked.dataset):
             raise MalformedRequest(

@@ -171,6 +171,26 @@ def opened(dataset: Path, split: str, vocabulary: Vocabulary) -> Samples:
     return found
 
 
+def everything(dataset: Path, vocabulary: Vocabulary) -> Iterator[tuple[str, Samples]]:
+    """Every split with its samples, however few. Raises as `opened`."""
+    if _is_version(dataset):
+        yield from ((split, Shards(dataset, split, vocabulary)) for split in SPLITS)
+        return
+    entries = _entries(dataset)
+    for split in SPLITS:
+        yield split, Files((one for one in entries if one.split == split), vocabulary)
+
+
+def has_emoji(dataset: Path) -> bool:
+    """Whether this is a data set, or a folder with folders named after emoji."""
+    if _is_version(dataset):
+        return True
+    with readable(dataset):
+        roots = [dataset, *(path for path in _folders(dataset) if path.name in SPLITS)]
+        names = [path.name for root in roots for path in _folders(root)]
+    return any(name in _names() or canonical(name) for name in names)
+
+
 def vocabulary(dataset: Path) -> Vocabulary:
     """The emoji of a data set: a version's own; a folder's by how often they are trained.
 

@@ -60,9 +60,9 @@ class TrainerService(rpc.TrainerServiceServicer):
         self, request: pb.PublishModelRequest, context: Context
     ) -> pb.PublishModelResponse:
         run = self._runs.get(request.run)
-        if run.state != states.STATE_SUCCEEDED:
+        if run.state != states.STATE_SUCCEEDED or run.request.kind != pb.RUN_KIND_TRAIN:
             raise errors.NotReady(
-                f"{run.name} has no model: a run is published when it has succeeded."
+                f"{run.name} has no model: a training is published when it has succeeded."
             )
         which = await models.publish(self._registry, Path(run.uri) / "model")
         if request.activate:

@@ -1,4 +1,4 @@
-"""What the trainer's program does without a server: one run, for a Job or torchrun, or by hand; and
+"""What the trainer's program does without a server: a run, for a Job or by hand, an atlas, and
 finding the pictures of an emoji in a folder."""
 
 import asyncio
@@ -6,7 +6,7 @@ import os
 import shlex
 import signal
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +18,8 @@ from services.shared import folder, harness
 from services.shared.errors import EmojinetError, MalformedRequest, StorageFailed
 from services.shared.printable import printable
 from services.trainer import console, recipe
+from services.trainer.atlas.asked import FACES
+from services.trainer.events import Events
 from services.trainer.found import Form
 from services.trainer.runs import check_model_name, dataset_folder
 
@@ -164,3 +166,60 @@ def find(
         people.print(f"{len(paths) - len(found):,} of {len(paths):,} files were passed over.")
     form.write(chosen.vocabulary.emoji[place], found[: top or None], sys.stdout)
     raise typer.Exit(0 if found else 1)
+
+
+def atlas(
+    path: Annotated[
+        str, typer.Argument(metavar="DATASET|FOLDER", help="A data set's name, or a folder.")
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME[@VERSION]|PATH",
+            help="Which model looks at the pictures.",
+            show_default="the live one; for bare pictures the starter",
+        ),
+    ] = "",
+    compare: Annotated[
+        str, typer.Option(metavar="segment=A,B", help="Two segments to hold side by side.")
+    ] = "",
+    faces: Annotated[
+        str, typer.Option(metavar="|".join(FACES), help="Of faces in pictures that are shown.")
+    ] = "keep",
+    output: Annotated[
+        Path | None, typer.Option(help="The atlas's folder.", show_default="data/atlas/NAME")
+    ] = None,
+    data: Annotated[Path, harness.option("DATA", "Where everything is kept.")] = Path("data"),
+    registry: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="EMOJINET_REGISTRY", help="The folder of models.", show_default="DATA/registry"
+        ),
+    ] = None,
+) -> None:
+    """Tell what each emoji means in pictures and posts: one page, and its tables.
+
+    Started again it goes on; what models saw is kept. Exit status 1 if it fails.
+    """
+    try:
+        found = dataset_folder(data, _named(data, path))
+        folder = output or data / "atlas" / found.name
+        models = registry or data / "registry"
+        print(_atlas(found, folder, data, models, model=model, compare=compare, faces=faces))
+    except StorageFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(os.EX_TEMPFAIL) from None
+    except EmojinetError as error:
+        harness.fail(str(error))
+
+
+def _atlas(dataset: Path, output: Path, data: Path, registry: Path, **asked: str) -> Path:
+    with ExitStack() as stack:
+        stack.callback(os.close, harness.lock(output, "atlas", PATIENCE_SECONDS))
+        stack.enter_context(console.shown(output))
+        events = stack.enter_context(closing(Events(output)))
+        # Not before the folder is ours and all is in order: it takes seconds.
+        from services.trainer.atlas import build
+
+        job = build.Job(path=dataset, output=output, data=data, registry=registry, **asked)
+        return build.build(job, events)

@@ -79,7 +79,13 @@ async def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     ("wrong", "field"),
     [
         ({"kind": pb.RUN_KIND_UNSPECIFIED}, "kind"),
-        ({"kind": pb.RUN_KIND_ATLAS}, "kind"),
+        ({"kind": pb.RUN_KIND_ATLAS}, "recipe"),
+        ({"kind": pb.RUN_KIND_ATLAS, "recipe": "", "model_name": "x"}, "model_name"),
+        ({"kind": pb.RUN_KIND_ATLAS, "recipe": "", "dataset": ""}, "dataset"),
+        ({"kind": pb.RUN_KIND_ATLAS, "settings": {"steps": "5"}}, "settings.steps"),
+        ({"kind": pb.RUN_KIND_ATLAS, "settings": {"model": "5"}}, "settings.model"),
+        ({"kind": pb.RUN_KIND_ATLAS, "settings": {"faces": '"melt"'}}, "settings.faces"),
+        ({"kind": pb.RUN_KIND_ATLAS, "settings": {"compare": '"a,b"'}}, "settings.compare"),
         ({"kind": 77}, "kind"),
         ({"recipe": ""}, "recipe"),
         ({"recipe": "../quick"}, "recipe"),
@@ -111,12 +117,6 @@ async def test_a_field_that_breaks_its_rule_is_named_and_nothing_is_begun(
     assert "\n" not in str(raised.value)
     assert len(str(raised.value)) < 700
     assert not (tmp_path / "runs").exists()
-
-
-async def test_the_atlas_is_said_to_come_later(tmp_path: Path) -> None:
-    runs = Runs(tmp_path, Metrics(CollectorRegistry()))
-    with pytest.raises(MalformedRequest, match="comes with the atlas"):
-        runs.start(train(kind=pb.RUN_KIND_ATLAS))
 
 
 @given(named=st.text())

@@ -1,0 +1,1 @@
+"""The atlas: what each emoji means in the pictures and words of the people who post it."""
