@@ -12,6 +12,8 @@ from services.shared import errors, model, registry
 from services.shared.worker import WorkerDied, WorkerFailed
 from tests.inference.running import inference
 
+pytestmark = pytest.mark.system  # they start servers, and take half a minute
+
 
 @pytest.mark.parametrize(
     "failure",

@@ -17,6 +17,8 @@ from services.shared.vocabulary import Vocabulary
 from services.trainer import find as finding
 from tests.clients import commandline
 
+pytestmark = pytest.mark.system  # they load models, and take half a minute
+
 SHOWN = {path.stem: path for path in photographs.installed()}
 
 

@@ -16,6 +16,8 @@ from services.shared.errors import BadDataset, MalformedRequest, UnknownDataset,
 from services.trainer.atlas import build
 from tests.trainer.atlas.making import EMOJI, atlas, find, frozen
 
+pytestmark = pytest.mark.system  # they take a minute together
+
 
 def some(root: Path, count: int = 60, authors: int = 30, **more: object) -> list[Find]:
     return [

@@ -13,6 +13,8 @@ from services.trainer import runs
 from tests.trainer.atlas.making import EMOJI, find, frozen
 from tests.trainer.running import brisk, is_in, trainer  # noqa: F401
 
+pytestmark = pytest.mark.system  # they take a minute together
+
 
 def asked(**settings: str) -> pb.StartRunRequest:
     said = {field: json.dumps(value) for field, value in settings.items()}
