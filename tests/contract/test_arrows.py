@@ -18,7 +18,7 @@ HEAVY = {"torch", "torchvision", "timm"}
 # The design aims at 8,000 lines for everything, and at 35 packages; what is above it must not grow
 # with the steps to come faster than they need.
 MAX_LINES, MAX_FILE_LINES, MAX_FUNCTION_LINES = 34_000, 500, 60
-MAX_PLAIN_DEPENDENCIES, MAX_DEPENDENCIES = 8, 45
+MAX_PLAIN_DEPENDENCIES, MAX_DEPENDENCIES = 8, 44
 DRAWERS = ("util", "helper", "common", "misc", "manager")
 
 
