@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 
-from clients import options, programs, progress
-from clients.options import Json, Trainer
+from clients import programs, progress
+from clients.options import Detach, Json, Trainer
 from clients.programs import PASS_ON
-from clients.progress import print_json
 from clients.trainer_client import DEFAULT_SERVER, TrainerClient
 from emojinet.v1 import trainer_service_pb2 as pb
 
@@ -46,9 +45,7 @@ def start(
     faces: Annotated[
         str, typer.Option(metavar="keep|blur|drop", help="Of faces in pictures that are shown.")
     ] = "keep",
-    detach: Annotated[
-        bool, typer.Option("--detach", help="Print its name at once, and do not follow.")
-    ] = False,
+    detach: Detach = False,
     json: Json = False,
     server: Trainer = DEFAULT_SERVER,
 ) -> None:
@@ -60,11 +57,10 @@ def start(
         settings={field: json_.dumps(value) for field, value in said.items() if value},
     )
     with TrainerClient(server) as client:
-        run = client.start_run(request)
-        if not detach:
-            changes = client.watch_run(run.name, options.say)
-            progress.follow(changes, f"emojinet train watch {run.name}", as_json=json)
-        elif json:
-            print_json(run)
-        else:
-            print(run.name)
+        progress.begun(
+            client.start_run(request),
+            client.watch_run,
+            "emojinet train watch",
+            detach=detach,
+            as_json=json,
+        )

@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from clients import options, programs, progress
+from clients import programs, progress
 from clients.crawler_client import DEFAULT_SERVER, CrawlerClient
-from clients.options import Crawler, Json
+from clients.options import Crawler, Detach, Json
 from clients.programs import PASS_ON
 from clients.progress import columns, print_json, printable_text, state_name, when
 from emojinet.v1 import crawler_service_pb2 as pb
@@ -45,9 +45,7 @@ def create(
     ] = "",
     validation: Share = 0.1,
     test: Share = 0.1,
-    detach: Annotated[
-        bool, typer.Option("--detach", help="Print its name at once, and do not follow.")
-    ] = False,
+    detach: Detach = False,
     json: Json = False,
     server: Crawler = DEFAULT_SERVER,
 ) -> None:
@@ -62,14 +60,13 @@ def create(
             validation_share=validation,
             test_share=test,
         )
-        made = client.create_dataset(request)
-        if not detach:
-            changes = client.watch_dataset(made.name, options.say)
-            progress.follow(changes, f"emojinet dataset show {made.name}", as_json=json)
-        elif json:
-            print_json(made)
-        else:
-            print(made.name)
+        progress.begun(
+            client.create_dataset(request),
+            client.watch_dataset,
+            "emojinet dataset show",
+            detach=detach,
+            as_json=json,
+        )
 
 
 def _newest(client: CrawlerClient) -> str:

@@ -19,6 +19,9 @@ Crawler = Annotated[
 Trainer = Annotated[
     str, typer.Option(envvar="EMOJINET_TRAINER", help="Address of the trainer service.")
 ]
+Detach = Annotated[
+    bool, typer.Option("--detach", help="Print its name at once, and do not follow.")
+]
 Json = Annotated[bool, typer.Option("--json", help="For programs: an object a line.")]
 Registry = Annotated[
     Path | None,

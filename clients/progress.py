@@ -8,7 +8,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from itertools import groupby
 from typing import Any
@@ -38,6 +38,30 @@ STYLES = {"running": "cyan", "paused": "yellow", "succeeded": "green", "failed":
 AGES = {"d": 86_400, "h": 3_600, "min": 60}
 
 Work = pb.Crawl | pb.Dataset | Run
+
+
+def begun(
+    work: Work,
+    watch: Callable[[str, Callable[[str], None]], Iterator[Work]],
+    again: str,
+    *,
+    detach: bool,
+    as_json: bool,
+) -> None:
+    """Shows work that was begun until it ends; detached, tells only what it is called.
+
+    Args:
+        watch: gives its states.
+        again: the command that shows it again, but for its name.
+
+    Raises as `follow`.
+    """
+    if not detach:
+        follow(watch(work.name, options.say), f"{again} {work.name}", as_json=as_json)
+    elif as_json:
+        print_json(work)
+    else:
+        print(work.name)
 
 
 def follow(changes: Iterator[Work], again: str, *, as_json: bool) -> None:

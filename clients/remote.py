@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from importlib.metadata import version
 from types import TracebackType
 from typing import Self
 
@@ -28,12 +27,7 @@ class Remote:
         self._allow = allow
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            connector=addresses.connector(self._allow, limit=MAX_CONNECTIONS),
-            headers={"User-Agent": f"EmojiNet/{version('emojinet')}"},
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-        )
+        self._session = guarded.session(self._allow, MAX_CONNECTIONS)
         return self
 
     async def __aexit__(

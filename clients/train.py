@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from clients import options, progress
-from clients.options import Json, Trainer
+from clients.options import Detach, Json, Trainer
 from clients.progress import columns, print_json, printable_text, state_name, when
 from clients.trainer_client import DEFAULT_SERVER, TrainerClient
 from emojinet.v1 import state_pb2 as states
@@ -52,9 +52,7 @@ def start(
     name: Annotated[
         str, typer.Option(help="What to call the model.", show_default="as the recipe")
     ] = "",
-    detach: Annotated[
-        bool, typer.Option("--detach", help="Print its name at once, and do not follow.")
-    ] = False,
+    detach: Detach = False,
     json: Json = False,
     server: Trainer = DEFAULT_SERVER,
 ) -> None:
@@ -70,13 +68,13 @@ def start(
         model_name=name,
     )
     with TrainerClient(server) as client:
-        run = client.start_run(request)
-        if not detach:
-            _follow(client, run.name, json)
-        elif json:
-            print_json(run)
-        else:
-            print(run.name)
+        progress.begun(
+            client.start_run(request),
+            client.watch_run,
+            "emojinet train watch",
+            detach=detach,
+            as_json=json,
+        )
 
 
 def _setting(text: str) -> tuple[str, str]:
@@ -104,12 +102,8 @@ def watch(name: Name, json: Json = False, server: Trainer = DEFAULT_SERVER) -> N
     """
     with TrainerClient(server) as client:
         client.get_run(name)  # at once, or at once an error
-        _follow(client, name, json)
-
-
-def _follow(client: TrainerClient, name: str, as_json: bool) -> None:
-    changes = client.watch_run(name, options.say)
-    progress.follow(changes, f"emojinet train watch {name}", as_json=as_json)
+        changes = client.watch_run(name, options.say)
+        progress.follow(changes, f"emojinet train watch {name}", as_json=json)
 
 
 @train.command("list")

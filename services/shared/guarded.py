@@ -4,8 +4,9 @@ The connector guards every socket; here every redirect is looked at before it is
 failed is told without what aiohttp would tell of a URL, whose query may hold a token.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 
 import aiohttp
 from yarl import URL
@@ -16,6 +17,16 @@ from services.shared.errors import UrlRefused
 MAX_REDIRECTS = 5
 REDIRECTS = frozenset((301, 302, 303, 307, 308))
 SECRET_HEADERS = frozenset(("authorization", "cookie", "proxy-authorization", "x-api-key"))
+
+
+def session(allow: Sequence[addresses.Network], max_connections: int) -> aiohttp.ClientSession:
+    """Opens public addresses only, and of the rest those that `allow` names; to be closed."""
+    return aiohttp.ClientSession(
+        connector=addresses.connector(allow, limit=max_connections),
+        headers={"User-Agent": f"EmojiNet/{version('emojinet')}"},
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+    )
 
 
 @asynccontextmanager

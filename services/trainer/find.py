@@ -4,7 +4,6 @@ Pictures are decoded in processes that may die, while the model looks at those b
 """
 
 import asyncio
-import os
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from services.shared import folder, golden, registry, vocabulary
 from services.shared import model as models
+from services.shared.cores import cores
 from services.shared.decoders import Decoders
 from services.shared.errors import EmojinetError, StorageFailed, UnknownEmoji, UnknownModel
 from services.shared.golden import Look
@@ -196,11 +196,6 @@ def opened(model: Model) -> Look:
 
     golden.check(model, look)
     return look
-
-
-def cores() -> int:
-    """Of the machine, those that we may use."""
-    return len(os.sched_getaffinity(0))
 
 
 class Views:
