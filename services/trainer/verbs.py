@@ -18,8 +18,8 @@ from services.shared import folder, harness
 from services.shared.errors import EmojinetError, MalformedRequest, StorageFailed
 from services.shared.printable import printable
 from services.trainer import console, recipe
-from services.trainer.atlas.asked import FACES
 from services.trainer.events import Events
+from services.trainer.faces import HOW as FACES
 from services.trainer.found import Form
 from services.trainer.runs import check_model_name, dataset_folder
 
@@ -61,12 +61,12 @@ def run(
     pairs = [text.partition("=") for text in settings or ()]
     if wrong := [field for field, is_one, _ in pairs if not is_one]:
         raise typer.BadParameter(f"--set {wrong[0]} lacks its value, as in steps=500")
-    folder = output or data / "runs" / name
+    place = output or data / "runs" / name
     try:
         asked = recipe.read(name, {field: value for field, _, value in pairs})
         check_model_name(model_name)
         found = dataset_folder(data, _named(data, dataset or asked.dataset))
-        _train(asked, found, folder, data, model_name or asked.name, price_per_hour)
+        _train(asked, found, place, data, model_name or asked.name, price_per_hour)
     except StorageFailed as error:
         # So full a disk that the run cannot say so: the service tries again by and by.
         print(f"error: {error}", file=sys.stderr)
@@ -203,9 +203,9 @@ def atlas(
     """
     try:
         found = dataset_folder(data, _named(data, path))
-        folder = output or data / "atlas" / found.name
+        place = output or data / "atlas" / found.name
         models = registry or data / "registry"
-        print(_atlas(found, folder, data, models, model=model, compare=compare, faces=faces))
+        print(_atlas(found, place, data, models, model=model, compare=compare, faces=faces))
     except StorageFailed as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(os.EX_TEMPFAIL) from None

@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -128,8 +129,15 @@ def test_a_picture_of_any_size_is_looked_at(size: tuple[int, int]) -> None:
     assert told.size == size
 
 
+def test_pictures_may_be_looked_at_side_by_side() -> None:
+    alone = [faces.faces(SHOWN[name]) for name in PEOPLE]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(faces.faces, [SHOWN[name] for name in PEOPLE] * 4))
+    assert found == alone * 4
+
+
 def test_another_word_is_wrong_use() -> None:
-    with pytest.raises(MalformedRequest, match="must be one of blur, keep, drop, not 'hide'"):
+    with pytest.raises(MalformedRequest, match="must be one of keep, blur, drop, not 'hide'"):
         treated(SHOWN["astronaut"], "hide")
 
 

@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping
 
 from services.shared.errors import MalformedRequest
+from services.trainer import faces
 
 SETTINGS = ("model", "compare", "faces")
-FACES = ("keep", "blur", "drop")
 MAX_TEXT = 400  # characters: a path, two segments
 
 
@@ -36,7 +36,7 @@ def settings(said: Mapping[str, str]) -> dict[str, str]:
         asked[field] = text
     if asked.get("compare"):
         segments(asked["compare"], "settings.compare")
-    check_faces(asked.get("faces", "keep"), "settings.faces")
+    faces.check(asked.get("faces", "keep"), "settings.faces")
     return asked
 
 
@@ -57,11 +57,3 @@ def segments(text: str, field: str = "compare") -> tuple[str, str]:
             field=field,
         )
     return parts[0], parts[1]
-
-
-def check_faces(how: str, field: str = "faces") -> None:
-    """Raises MalformedRequest unless it is a way to treat faces."""
-    if how not in FACES:
-        raise MalformedRequest(
-            f"`faces` is one of {', '.join(FACES)}, not {how!r:.40}.", field=field
-        )

@@ -10,16 +10,17 @@ Started again in the same folder it goes on: what the models saw is kept in `dat
 import re
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
 from PIL import Image
 
-from services.shared import extras, model, registry, starter
-from services.shared.errors import EmojinetError, UnknownModel
+from services.shared import extras, registry, starter
+from services.shared.errors import EmojinetError
 from services.shared.model import Model
 from services.shared.queue import internal
 from services.shared.vocabulary import inventory, name
@@ -98,7 +99,6 @@ class _Build:
         """From the pictures to the page."""
         job = self._job
         segments = asked.segments(job.compare) if job.compare else None
-        asked.check_faces(job.faces)
         faces.treated(Image.new("RGB", (64, 64)), job.faces)  # it can, or says so now
         self._events.activity(f"reading {job.path}")
         found = corpus.opened(job.path)
@@ -132,19 +132,8 @@ class _Build:
             return (
                 registry.load(root, first) if first and first.name != starter.NAME else literalist
             )
-        if "/" in named:
-            return model.load(Path(named))
-        wanted, _, version = named.partition("@")
-        for which in registry.models(root):
-            if which.name == wanted and version in ("", which.version):
-                loaded = registry.load(root, which)
-                return literalist if loaded.version == literalist.version else loaded
-        live = registry.live(root)
-        raise UnknownModel(
-            f"There is no model {named:.80} in {root}: `emojinet model list`.",
-            model=named[:80],
-            served=f"{live.name}@{live.version}" if live else "",
-        )
+        loaded = registry.named(root, named)
+        return literalist if loaded.version == literalist.version else loaded
 
     def _look(self, found: Corpus, chosen: Model) -> seen.Seen:
         return seen.look(found, chosen, self._job.data / "features", self._progress)
@@ -288,12 +277,13 @@ class _Build:
 # -- parts ----------------------------------------------------------------------------------------
 
 
-def _rows(readable_S: np.ndarray, of: object, found: seen.Seen) -> np.ndarray:
+def _rows(
+    readable_S: np.ndarray, of: Callable[[Model, np.ndarray], np.ndarray], found: seen.Seen
+) -> np.ndarray:
     """What is believed of the pictures that can be read; NaN elsewhere."""
-    assert callable(of)
     believed = of(found.model, np.where(readable_S[:, None], found.features_SF, 0))
     believed[~readable_S] = np.nan
-    return np.asarray(believed)
+    return believed
 
 
 def _sight(found: Corpus, literalist: Model, classes_SC: np.ndarray) -> Sight:
@@ -321,6 +311,7 @@ def _sight(found: Corpus, literalist: Model, classes_SC: np.ndarray) -> Sight:
     )
 
 
+@cache
 def _groups() -> dict[str, str]:
     return {one.text: one.group for one in inventory()}
 

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from services.shared import pixels
+from services.shared.cores import cores
 from services.shared.errors import EmojinetError
 from services.trainer import bootstrap, faces
 from services.trainer.atlas.corpus import Corpus
@@ -25,7 +26,6 @@ PRECISION_AT = 20
 THUMBNAIL_PX, LEAST_PX, QUALITY = 120, 64, 55
 TOTAL_BYTES = 36 << 20  # of all pictures of a page; a third more in base64
 THUMBNAIL_BYTES = 3200  # of one, about
-THREADS = 2
 LEAST_CHANCE = 1e-6
 
 
@@ -128,7 +128,7 @@ def thumbnails(
         return _thumbnail(corpus, picture, px, how)
 
     found, left = {}, float(TOTAL_BYTES)
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for done, (picture, text) in enumerate(zip(wanted, pool.map(small, wanted), strict=True)):
             left -= len(text) * 0.75
             if text and left > 0:

@@ -14,6 +14,7 @@ import numpy as np
 
 from services.shared.model import Model
 from services.shared.saliency import Explainer
+from services.trainer import lens
 from services.trainer.atlas import seen
 from services.trainer.atlas.corpus import Corpus
 
@@ -38,7 +39,7 @@ def explained(
     """Maps for pairs of a picture and an output of the model; none where it cannot be read."""
     if not asked:
         return []
-    look, explainer = seen.lens(chosen), Explainer(chosen)
+    look, explainer = lens.opened(chosen), Explainer(chosen)
     views = list(seen.views(corpus, chosen, [picture for picture, _ in asked]))
     maps = [
         None if view is None else explainer.explain(look(view[None])[1][0], output)

@@ -15,16 +15,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from services.shared import exported, model
+from services.shared import model
+from services.shared.cores import cores
 from services.shared.errors import EmojinetError
 from services.shared.golden import Look
 from services.shared.model import FLOOR, Model
-from services.trainer import features
+from services.trainer import features, lens
 from services.trainer.atlas.corpus import Corpus
 
 VERSION = 1  # of what is kept
 BLOCK, BATCH = 1000, 16
-THREADS = 2
 
 Progress = Callable[[int, int], None]
 
@@ -53,7 +53,7 @@ def look(corpus: Corpus, chosen: Model, folder: Path, progress: Progress) -> See
 
     def ask(x_BHWC: np.ndarray) -> np.ndarray:
         if not opened:  # what is remembered needs no model
-            opened.append(lens(chosen))
+            opened.append(lens.opened(chosen))
         return opened[0](x_BHWC)[1].mean((2, 3), dtype=np.float32)
 
     blocks, count = [], len(corpus.keys)
@@ -71,16 +71,6 @@ def look(corpus: Corpus, chosen: Model, folder: Path, progress: Progress) -> See
     return Seen(np.concatenate(blocks), chosen)
 
 
-def lens(chosen: Model) -> Look:
-    """The fastest way to look here: the exported form, or else eager PyTorch."""
-    if "openvino.xml" in chosen.files:
-        return exported.open_exported(chosen, "exact", THREADS)
-    from services.shared import network  # torch takes seconds to import
-
-    net = network.read(chosen)
-    return lambda x_BHWC: network.look(net, x_BHWC)
-
-
 def views(corpus: Corpus, chosen: Model, numbers: Sequence[int]) -> Iterator[np.ndarray | None]:
     """The square that the model sees of each picture; none where it cannot be read."""
 
@@ -90,7 +80,7 @@ def views(corpus: Corpus, chosen: Model, numbers: Sequence[int]) -> Iterator[np.
         except EmojinetError:
             return None
 
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for first in range(0, len(numbers), 4 * BATCH):
             yield from pool.map(view, numbers[first : first + 4 * BATCH])
 

@@ -13,6 +13,7 @@ from PIL import Image
 from services.crawler.dataset import Find
 from services.shared import photographs, shards
 from services.shared.errors import BadDataset, MalformedRequest, UnknownDataset, UnknownModel
+from services.trainer import faces
 from services.trainer.atlas import build
 from tests.trainer.atlas.making import EMOJI, atlas, find, frozen
 
@@ -102,6 +103,21 @@ def test_a_bare_folder_tells_what_a_model_sees_and_no_meaning(
     assert {"☕", "🚀"} & {row["emoji"] for row in said["emoji"]}
     assert not any(row["flagged"] or row["judged"] for row in said["emoji"])
     assert any("without posts" in limit for limit in said["limits"])
+
+
+def test_faces_are_blurred_or_their_pictures_left_out(tmp_path: Path, starter: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    for photograph in photographs.installed():
+        shutil.copy(photograph, tmp_path / "pictures" / photograph.name)
+    pages, hidden = {}, {}
+    for how in faces.HOW:
+        said = atlas(tmp_path / "pictures", tmp_path, starter, faces=how)
+        pages[how] = (tmp_path / "atlas" / "atlas.html").read_bytes()
+        hidden[how] = [limit for limit in said["limits"] if "faces that were to be drop" in limit]
+    assert pages["keep"] != pages["blur"]
+    assert hidden["keep"] == hidden["blur"] == []
+    (limit,) = hidden["drop"]
+    assert limit.startswith("3 pictures are not shown")  # of the three people
 
 
 def test_a_folder_of_emoji_names_has_pictures_and_no_words(tmp_path: Path, starter: Path) -> None:
