@@ -4,13 +4,14 @@ import base64
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from services.shared import errors
 from services.shared.errors import EmojinetError, StorageFailed
+from services.shared.queue import internal
 from services.shared.shards import writable
 
 NAME = "events.jsonl"
@@ -58,6 +59,18 @@ class Events:
             self._descriptor = os.open(self._path, flags, 0o644)
             size = os.fstat(self._descriptor).st_size
             self._torn = size > 0 and os.pread(self._descriptor, 1, size - 1) != b"\n"
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Has an error end the run in its events, too, on its way up."""
+        try:
+            yield
+        except EmojinetError as error:
+            self.failed(error)
+            raise
+        except Exception as error:
+            self.failed(internal(error))
+            raise
 
     def activity(self, text: str) -> None:
         """What the run does from now on, for people."""

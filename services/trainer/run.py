@@ -23,8 +23,7 @@ import torch
 
 from services.shared import harness, shards
 from services.shared.cores import cores
-from services.shared.errors import BadDataset, EmojinetError, MalformedRequest, StorageFailed
-from services.shared.queue import internal
+from services.shared.errors import BadDataset, MalformedRequest, StorageFailed
 from services.shared.shards import SPLITS
 from services.shared.vocabulary import Vocabulary
 from services.trainer import checkpoint, kept, outcome, probe, prototypes, samples
@@ -69,13 +68,8 @@ def run(job: Job) -> None:
     ledger = Ledger()
     with closing(Events(job.output if world.main else None)) as events:
         try:
-            _Run(job, world, ledger, events).go()
-        except EmojinetError as error:
-            events.failed(error)
-            raise
-        except Exception as error:
-            events.failed(internal(error))
-            raise
+            with events.told():
+                _Run(job, world, ledger, events).go()
         finally:
             world.close()
 

@@ -1,5 +1,6 @@
 """The page of `prove-scaling`: a table of every signal, and pictures of the runs."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,8 @@ def as_markdown(
             "nor as ideal.",
             "",
             f"![the fleet over time]({picture})",
+            "",
+            f"    RESULT {json.dumps(found)}",
             "",
         ]
     )

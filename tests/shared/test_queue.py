@@ -297,6 +297,7 @@ async def test_the_oldest_wait_is_seen_while_it_lasts() -> None:
         assert r.queue.oldest_seconds() == 0
         r.bench.go.clear()
         tasks = [r.run("first"), r.run("second")]
+        await settle()  # both are there: from now on they wait
         await asyncio.sleep(0.02)
         seen = r.registry.get_sample_value("emojinet_queue_oldest_wait_seconds", {"stage": "test"})
         assert seen is not None

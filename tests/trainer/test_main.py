@@ -123,7 +123,7 @@ def test_a_watcher_outlives_a_restart_of_the_service(tmp_path: Path) -> None:
         (["quik"], "did you mean quick"),
         (["quick", "--set=stpes=5"], "did you mean steps"),
         (["quick", "--dataset=nowhere"], "There is no data set nowhere"),
-        (["quick", "--dataset=../x"], "a data set's name, or a folder's absolute path"),
+        (["quick", "--dataset=../no/such"], "a data set's name, or a folder's absolute path"),
         (["quick"], "Say --dataset"),
         (["quick", "--dataset=first", "--model-name=A"], "A model's name is made of"),
     ],

@@ -20,9 +20,7 @@ import numpy as np
 from PIL import Image
 
 from services.shared import extras, registry, starter
-from services.shared.errors import EmojinetError
 from services.shared.model import Model
-from services.shared.queue import internal
 from services.shared.vocabulary import inventory, name
 from services.trainer import faces
 from services.trainer.atlas import (
@@ -78,16 +76,10 @@ def build(job: Job, events: Events) -> Path:
     Raises:
         EmojinetError: what is wrong, in one line, which is in the events, too.
     """
-    try:
+    with events.told():
         path = _Build(job, events).go()
         events.done()
         return path
-    except EmojinetError as error:
-        events.failed(error)
-        raise
-    except Exception as error:
-        events.failed(internal(error))
-        raise
 
 
 class _Build:

@@ -1,1 +1,0 @@
-"""A package: without this, one that a dependency brings under the same name would win."""
