@@ -1,6 +1,6 @@
 """`emojinet load`: an open-loop load, and what the server made of it.
 
-Every call is sent when it is due, whatever became of the others, and costs about 0.35 ms of CPU:
+Every call is sent when it is due, whatever became of the others, and costs about 0.5 ms of CPU:
 requests are serialised beforehand, and answers are only looked into when all is over. With a
 `Throttle`, calls to a server that refuses most of them are kept back, as our clients do it.
 
