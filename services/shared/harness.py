@@ -379,7 +379,7 @@ class _Bounds:
 
     async def __aenter__(self) -> None:
         self._boundary.in_flight += 1
-        self._traced = traces.call(self._path, self._context.invocation_metadata())
+        self._traced = traces.call(self._path, self._context.invocation_metadata)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, failure: BaseException | None, trace: object

@@ -8,13 +8,14 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import grpc
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 END_SECONDS = 3.0  # for what has not been sent yet, when a program ends
+Metadata = Iterable[tuple[str, str | bytes]]
 PHASES = ("decode_wait", "decode", "queue_wait", "compute")  # of a picture, one after the other
 
 
@@ -40,9 +41,13 @@ def end() -> None:
         sending.join(END_SECONDS)
 
 
-def call(path: str, metadata: Iterable[tuple[str, str | bytes]] | None) -> "Call | None":
-    """A call that begins, in its caller's trace where there is one; None where none is traced."""
-    return None if _tracing is None else Call(_tracing, path, metadata or ())
+def call(path: str, metadata: Callable[[], Metadata | None]) -> "Call | None":
+    """A call that begins, in its caller's trace where there is one; None where none is traced.
+
+    Args:
+        metadata: gives what came with it; not asked where nothing is traced.
+    """
+    return None if _tracing is None else Call(_tracing, path, metadata() or ())
 
 
 def picture(seconds: Mapping[str, float], batch_size: int) -> None:
@@ -64,9 +69,7 @@ def tag(record: logging.LogRecord) -> bool:
 class Call:
     """One call's span, the current one until it ends."""
 
-    def __init__(
-        self, tracing: "_Tracing", path: str, metadata: Iterable[tuple[str, str | bytes]]
-    ) -> None:
+    def __init__(self, tracing: "_Tracing", path: str, metadata: Metadata) -> None:
         self._tracing = tracing
         service, _, method = path.strip("/").rpartition("/")
         facts = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}

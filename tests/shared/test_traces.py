@@ -201,7 +201,7 @@ def test_a_collector_that_is_away_delays_the_end_for_seconds_at_most(
 ) -> None:
     monkeypatch.setenv(traces.ENDPOINT, "http://127.0.0.1:9")
     traces.begin("inference")
-    call = traces.call("/a.B/C", ())
+    call = traces.call("/a.B/C", tuple)
     assert call is not None
     call.end(grpc.StatusCode.OK)
     began = time.monotonic()
@@ -215,7 +215,7 @@ def test_without_the_setting_nothing_of_it_is_loaded() -> None:
         "import sys, services.inference.__main__\n"
         "from services.shared import traces\n"
         "traces.begin('inference'); traces.end()\n"
-        "assert traces.call('/a.B/C', ()) is None\n"
+        "assert traces.call('/a.B/C', tuple) is None\n"
         "print([name for name in sys.modules if name.startswith('opentelemetry')])"
     )
     own = {**clean(), "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
