@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import special
+from scipy import special, stats
 
 from services.trainer.atlas.corpus import Posts
 from services.trainer.atlas.signs import Mentions, Signs
@@ -203,15 +203,11 @@ def _date(has_N: np.ndarray, seconds_N: np.ndarray) -> tuple[float, int]:
 
 def _corrected(found: list[Drift]) -> list[Drift]:
     """With false discoveries among all emoji held down (Benjamini and Hochberg)."""
-    p = np.array([drift.p_value for drift in found])
-    order = np.argsort(p, kind="stable")
-    q = np.empty(len(p))
-    ranked = p[order] * len(p) / np.arange(1, len(p) + 1)
-    q[order] = np.minimum.accumulate(ranked[::-1])[::-1].clip(0, 1)
+    q_E = stats.false_discovery_control([drift.p_value for drift in found])
     return [
         drift._replace(
             q_value=float(one),
             drifted=bool(one <= FALSE_DISCOVERIES and np.isfinite(drift.seconds)),
         )
-        for drift, one in zip(found, q, strict=True)
+        for drift, one in zip(found, q_E, strict=True)
     ]

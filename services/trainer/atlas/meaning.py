@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import sparse, special
+from scipy import sparse, special, stats
 
 from services.trainer.atlas import terms
 from services.trainer.atlas.corpus import Posts
@@ -96,7 +96,8 @@ def meanings(
     judged_E = (authors_E >= LEAST_AUTHORS) & posts.authors_known
     judged_E |= (posts_E >= LEAST_AUTHORS) & (not posts.authors_known)
     found = [_Channel(posts, of, signs, emoji).find() for signs in channels]
-    q_NE = _false_discoveries(np.stack([np.where(judged_E, one.p_E, 1.0) for one in found]))
+    p_NE = np.stack([np.where(judged_E, one.p_E, 1.0) for one in found])
+    q_NE = stats.false_discovery_control(p_NE, axis=None).reshape(p_NE.shape)
     literal_E = _literal_shares(of, channels, emoji)
     told = []
     for e in range(emoji):
@@ -145,16 +146,6 @@ def _flagged(found: Found, q_E: np.ndarray, emoji: int) -> bool:
         and found.low_E[emoji] >= LEAST_SCORE
         and found.agreeing_E[emoji] >= LEAST_AGREEING
     )
-
-
-def _false_discoveries(p_NE: np.ndarray) -> np.ndarray:
-    """Benjamini and Hochberg's q of each p-value."""
-    flat = p_NE.ravel()
-    order = np.argsort(flat, kind="stable")
-    ranked = flat[order] * len(flat) / np.arange(1, len(flat) + 1)
-    q = np.empty(len(flat))
-    q[order] = np.minimum.accumulate(ranked[::-1])[::-1].clip(0, 1)
-    return q.reshape(p_NE.shape)
 
 
 def _literal_shares(of: Mentions, channels: Sequence[Signs], emoji: int) -> np.ndarray:

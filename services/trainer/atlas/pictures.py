@@ -49,7 +49,7 @@ class Choice:
 
     def __init__(self, corpus: Corpus, belief_SE: np.ndarray, judged_S: np.ndarray) -> None:
         """With beliefs, NaN where a picture cannot be read, and where precision may be judged."""
-        self._corpus, self._belief_SE, self._judged_S = corpus, belief_SE, judged_S
+        self._belief_SE, self._judged_S = belief_SE, judged_S
         self._there_S = np.isfinite(belief_SE[:, 0])
         self._has_SE = np.zeros(belief_SE.shape, bool)
         for picture, own in enumerate(corpus.labels):
