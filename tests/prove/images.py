@@ -6,6 +6,7 @@ large here as one for GPUs; `make images` takes the one for CPUs from elsewhere.
 """
 
 import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -29,6 +30,12 @@ IMAGES = ("inference", "trainer", "crawler", "web")
 SERVERS = ("crawler", "trainer", "inference")
 COLUMNS = ["image", "MB, uncompressed", "s to build", "s to be ready"]
 SECONDS = 120.0
+# For the atlas: needs libraries of Debian, beside the packages.
+FACES = """
+from PIL import Image
+from services.trainer import faces
+assert faces.treated(Image.new("RGB", (64, 64)), "drop")
+"""
 
 
 def prove(store: Store, folder: Path) -> dict[str, dict[str, Any]]:
@@ -45,6 +52,10 @@ def prove(store: Store, folder: Path) -> dict[str, dict[str, Any]]:
     volumes = made_volumes(folder)
     with store.mounted("inference") as image, started(image, "starter", volumes) as copying:
         assert copying.wait(SECONDS) == 0
+    with store.mounted("trainer") as image:
+        subprocess.run(
+            ["chroot", image.root, "python", "-c", FACES], check=True, env=image.environment
+        )
     for name in SERVERS:
         address, settings = listening()
         began = time.monotonic()

@@ -181,13 +181,13 @@ async def _look(subjects: Sequence[Subject], seconds: float, record: Path) -> No
             await asyncio.sleep(seconds / SAMPLES)
 
 
-def started(one: Model, folder: Path, seconds: float) -> list[Subject]:
-    """Ours, the empty handler, and ours with a leak."""
+def started(one: Model, folder: Path, seconds: float, leaked_mb: float) -> list[Subject]:
+    """Ours, the empty handler, and ours with a leak of so much in all."""
 
     def options() -> list[str]:
         return [f"--model={one.folder.absolute()}", f"--metrics-port={free_port()}"]
 
-    leaked = {leaking.VARIABLE: str(round(LEAKED_MB * 1e6 / expected(seconds)))}
+    leaked = {leaking.VARIABLE: str(round(leaked_mb * 1e6 / expected(seconds)))}
     return [
         Subject("EmojiNet", ["services.inference", *options()], folder / "server.log"),
         Subject("empty handler", ["tests.prove.empty"], folder / "empty.log"),
@@ -196,7 +196,7 @@ def started(one: Model, folder: Path, seconds: float) -> list[Subject]:
 
 
 def prove(
-    minutes: float, folder: Path, starting: Path, *, seed: int = 1
+    minutes: float, folder: Path, starting: Path, *, leaked_mb: float = LEAKED_MB, seed: int = 1
 ) -> tuple[list[Subject], dict[str, Any]]:
     """The servers as they were, and every figure of the proof.
 
@@ -208,7 +208,7 @@ def prove(
     asks = Asks(one.name, one.vocabulary.emoji[0], rng)
     different = [asks.draw() for _ in range(ASKS)]
     plan = list(calls(different, seconds, rng))
-    subjects = started(one, folder, seconds)
+    subjects = started(one, folder, seconds, leaked_mb)
     try:
         for subject in subjects:
             subject.wait()

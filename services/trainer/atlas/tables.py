@@ -21,6 +21,35 @@ FORMAT = 1
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute
 
 
+def _columns(text: str) -> Any:
+    kinds = {"text": pa.string(), "count": pa.int64(), "number": pa.float64(), "yes": pa.bool_()}
+    named = (word.split(":") for word in text.split())
+    return pa.schema([(name, kinds[kind]) for name, kind in named])
+
+
+# The same whatever was found, so that programs can rely on them.
+COLUMNS = {
+    "emoji": _columns(
+        "emoji:text name:text group:text pictures:count posts:count authors:count judged:yes"
+        " score:number flagged:yes social:number social_low:number social_high:number by:text"
+        " p_value:number q_value:number authors_agreeing:count literal:number explained_by:text"
+        " drifted:yes drift_date:text drift_p_value:number drift_q_value:number precision:number"
+        " precision_low:number precision_high:number precision_pictures:count map_x:number"
+        " map_y:number"
+    ),
+    "signs": _columns(
+        "emoji:text sign:text kind:text posts:count authors:count log_odds:number"
+        " log_odds_low:number log_odds_high:number"
+    ),
+    "drift": _columns("emoji:text date:text sign:text before:number after:number p_value:number"),
+    "together": _columns("one:text other:text authors:count lift:number"),
+    "compare": _columns(
+        "emoji:text sign:text segment:text beside:text authors:count authors_beside:count"
+        " share:number share_beside:number lift:number lift_low:number lift_high:number"
+    ),
+}
+
+
 def day(seconds: float) -> str | None:
     """A date, or none."""
     if not math.isfinite(seconds):
@@ -66,10 +95,12 @@ def write(folder: Path, atlas: Atlas) -> None:
     content = json.dumps(facts | tables, ensure_ascii=False, indent=1) + "\n"
     shards.replace(folder / "atlas.json", content.encode("utf-8", "replace"))
     for name, rows in tables.items():
-        shards.replace(folder / f"{name}.csv", _csv(rows).encode("utf-8", "replace"))
+        shards.replace(
+            folder / f"{name}.csv", _csv(COLUMNS[name].names, rows).encode("utf-8", "replace")
+        )
         path = folder / f"{name}.parquet"
         with writable(path), Output(path) as file:
-            pq.write_table(pa.Table.from_pylist(rows), file, compression="zstd")
+            pq.write_table(pa.Table.from_pylist(rows, COLUMNS[name]), file, compression="zstd")
 
 
 def _row(one: OfEmoji) -> dict[str, Any]:
@@ -157,14 +188,12 @@ def _lines(atlas: Atlas) -> Any:
         }
 
 
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
     """With a header; nothing that a spreadsheet would take for a formula."""
     file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    if rows:
-        writer.writerow(rows[0])
-    for row in rows:
-        writer.writerow(_cell(value) for value in row.values())
+    writer = csv.DictWriter(file, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     return file.getvalue()
 
 

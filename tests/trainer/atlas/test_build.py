@@ -14,7 +14,7 @@ from services.crawler.dataset import Find
 from services.shared import photographs, shards
 from services.shared.errors import BadDataset, MalformedRequest, UnknownDataset, UnknownModel
 from services.trainer import faces
-from services.trainer.atlas import build
+from services.trainer.atlas import build, tables
 from tests.trainer.atlas.making import EMOJI, atlas, find, frozen
 
 pytestmark = pytest.mark.system  # they take a minute together
@@ -103,6 +103,16 @@ def test_a_bare_folder_tells_what_a_model_sees_and_no_meaning(
     assert {"☕", "🚀"} & {row["emoji"] for row in said["emoji"]}
     assert not any(row["flagged"] or row["judged"] for row in said["emoji"])
     assert any("without posts" in limit for limit in said["limits"])
+
+
+def test_tables_have_their_columns_also_where_nothing_was_found(
+    tmp_path: Path, starter: Path
+) -> None:
+    said = atlas(frozen(tmp_path, some(tmp_path)), tmp_path, starter)
+    folder = tmp_path / "atlas"
+    assert said["drift"] == []
+    assert (folder / "drift.csv").read_text() == "emoji,date,sign,before,after,p_value\n"
+    assert pq.read_table(folder / "drift.parquet").schema == tables.COLUMNS["drift"]
 
 
 def test_faces_are_blurred_or_their_pictures_left_out(tmp_path: Path, starter: Path) -> None:

@@ -49,7 +49,7 @@ async def test_a_run_that_cannot_be_made_says_why(data: Path) -> None:
         name = (await running.stub.StartRun(asked(model="unheard-of"))).run.name
         ended = (await running.seen(name))[-1]
         assert ended.state == states.STATE_FAILED
-        assert "There is no model unheard-of" in ended.error.message
+        assert "There is no model 'unheard-of'" in ended.error.message
 
 
 async def test_an_atlas_is_cancelled_like_any_run(data: Path) -> None:
