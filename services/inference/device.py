@@ -21,16 +21,19 @@ from services.inference.backends import timed
 from services.inference.newcomer import nicely
 from services.shared import golden
 from services.shared import model as models
+from services.shared.cores import cores
 from services.shared.errors import BadModel
 from services.shared.golden import Look
 from services.shared.model import Model
 from services.shared.saliency import Explainer
 from services.shared.worker import Handle, serve
 
-ASK = struct.Struct("<?i")  # whether to return the embedding; which output to explain, -1 for none
+# Whether it is alone, and its embedding is asked for; which output to explain, -1 for none.
+ASK = struct.Struct("<??i")
 TOOK = struct.Struct("<d")
 SIZE = struct.Struct("<I")
 BATCHES = (1, 2, 4, 8, 16, 32)
+WIDEST = 4  # threads for who is alone; nobody has measured more than two
 
 
 def prepare(
@@ -40,37 +43,43 @@ def prepare(
     model = models.load(folder).check()
     if model.version != version:
         raise BadModel(f"{folder} was replaced while it was being loaded.", path=str(folder))
-    chosen, look = _open(model, backend, precision, threads)
+    chosen, look, wide = _open(model, backend, precision, threads)
     # Its own CPU time, where it is one thread's: others may be at work on the same cores.
     clock = time.process_time if chosen == "openvino" and threads == 1 else time.perf_counter
     if chosen.startswith("timed:"):
         times = timed.parse(chosen)
         seconds = {batch: times.seconds(batch) for batch in BATCHES}
     else:
-        golden.check(model, look, precision)
+        for each in {look, wide}:
+            golden.check(model, each, precision)
         seconds = dict(_measure(model, look, clock))
-    hello = {"backend": chosen, "seconds": seconds}
-    return json.dumps(hello).encode(), Device(model, look, clock).handle
+    hello = {"backend": chosen, "seconds": seconds, "widens": wide is not look}
+    return json.dumps(hello).encode(), Device(model, look, wide, clock).handle
 
 
-def _open(model: Model, backend: str, precision: str, threads: int) -> tuple[str, Look]:
+def _open(model: Model, backend: str, precision: str, threads: int) -> tuple[str, Look, Look]:
+    """What computes batches, and what computes an image that is alone on this machine."""
     # Here, so that a server needs only the packages of the backend it uses.
     if backend.startswith("timed:"):
-        return backend, timed.open_timed(model, backend)
+        look = timed.open_timed(model, backend)
+        return backend, look, look
     path = str(model.folder)
     # A damaged OpenVINO form is no reason to be slow in silence: only an absent one is.
     if backend == "openvino" or (backend == "auto" and "openvino.xml" in model.files):
         try:
-            from services.shared.exported import open_exported
+            from services.shared.exported import open_each
 
-            return "openvino", open_exported(model, precision, threads)
+            each = sorted({threads, max(threads, min(cores(), WIDEST))})
+            looks = open_each(model, precision, each)
+            return "openvino", looks[0], looks[-1]
         except ImportError as error:
             if backend == "openvino":
                 raise BadModel(missing(error, "inference"), path=path) from None
     try:
         from services.inference.backends.torch import open_torch
 
-        return "torch", open_torch(model, precision, threads)
+        look = open_torch(model, precision, threads)
+        return "torch", look, look
     except ImportError as error:
         raise BadModel(missing(error, "torch"), path=path) from None
 
@@ -103,8 +112,8 @@ def _timed(look: Look, images: np.ndarray, clock: Callable[[], float]) -> float:
 class Device:
     """Computes batches of records."""
 
-    def __init__(self, model: Model, look: Look, clock: Callable[[], float]) -> None:
-        self._look, self._clock = look, clock
+    def __init__(self, model: Model, look: Look, wide: Look, clock: Callable[[], float]) -> None:
+        self._look, self._wide, self._clock = look, wide, clock
         self._edge = model.preprocessing.size_px
         self._model = model
         self._explainer: Explainer | None = None
@@ -116,8 +125,9 @@ class Device:
         asks = [ASK.unpack_from(job, start) for start in range(0, len(job), record)]
         rows = np.frombuffer(job, np.uint8).reshape(-1, record)[:, ASK.size :]
         images = np.ascontiguousarray(rows).reshape(-1, self._edge, self._edge, 3)
-        logits, feature_maps = self._look(images)
-        replies = [self._reply(ask, logits[i], feature_maps[i]) for i, ask in enumerate(asks)]
+        look = self._wide if asks[0][0] else self._look
+        logits, feature_maps = look(images)
+        replies = [self._reply(ask[1:], logits[i], feature_maps[i]) for i, ask in enumerate(asks)]
         return b"".join([TOOK.pack(self._clock() - start), *replies])
 
     def _reply(self, ask: tuple[bool, int], logits_K: np.ndarray, map_Fhw: np.ndarray) -> bytes:

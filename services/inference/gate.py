@@ -95,7 +95,7 @@ class Gate:
         if not self._workers:
             self._workers = await start_all(self._start() for _ in range(self.slots))
         hellos = [json.loads(worker.hello) for worker in self._workers]
-        self.backend = hellos[0]["backend"]
+        self.backend, self._widens = hellos[0]["backend"], hellos[0]["widens"]
         sizes = min((hello["seconds"] for hello in hellos), key=len)
         # They measured beside each other: the fastest was disturbed least.
         self.curve = Curve({int(b): min(hello["seconds"][b] for hello in hellos) for b in sizes})
@@ -137,17 +137,23 @@ class Gate:
             Overloaded: it would come too late.
             DeviceDied: the worker did, twice.
         """
-        parts = [ASK.pack(ask.embedding, ask.explain), view]
-        cost = self.image_seconds
-        work = Work(parts=parts, cost_seconds=cost, deadline=deadline, priority=priority)
+        alone = self._widens and not self.queue.busy and not len(self.queue)
+        work = Work(
+            parts=[ASK.pack(alone, ask.embedding, ask.explain), view],
+            cost_seconds=self.image_seconds,
+            deadline=deadline,
+            priority=priority,
+            alone=alone,
+        )
         try:
-            return self._read(await self.queue.run(work), ask)
+            served = await self.queue.run(work)
         except WorkerDied:
             raise DeviceDied("The accelerator's worker died. Try again.") from None
+        if served.index == 0 and not alone:
+            self.curve.observe(served.batch_size, *TOOK.unpack_from(served.reply))
+        return self._read(served, ask)
 
     def _read(self, served: Served, ask: Ask) -> Seen:
-        if served.index == 0:
-            self.curve.observe(served.batch_size, *TOOK.unpack_from(served.reply))
         start = TOOK.size
         for _ in range(served.index):
             start += SIZE.size + SIZE.unpack_from(served.reply, start)[0]

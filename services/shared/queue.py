@@ -58,6 +58,8 @@ class Work:
     deadline: float
     """When its answer is worth nothing any more, on `time.monotonic`."""
     priority: Priority = Priority.INTERACTIVE
+    alone: bool = False
+    """It is done by all cores, in less time than expected; they have as much work with it."""
     arrived: float = 0.0
     delivered: float = 0.0
     retried: bool = False
@@ -306,7 +308,10 @@ class Queue:
             finally:
                 del self._running[slot]
                 self._bulk_batches -= is_bulk
-                self._account(batch, expected, time.monotonic() - started)
+                worked = time.monotonic() - started
+                if batch[0].alone:
+                    worked = max(worked, expected)
+                self._account(batch, expected, worked)
             if died:
                 worker = await self._replace()
         await worker.kill()

@@ -33,7 +33,7 @@ def test_a_timed_device_says_what_its_batches_take_and_answers_the_prior(
     assert said["seconds"]["1"] == pytest.approx(0.002)
     assert said["seconds"]["4"] == pytest.approx(0.005)
     edge = published.preprocessing.size_px
-    record = device.ASK.pack(False, -1) + bytes(edge * edge * 3)
+    record = device.ASK.pack(False, False, -1) + bytes(edge * edge * 3)
     reply = handle(memoryview(record * 2))
     (took,) = device.TOOK.unpack_from(reply)
     size = device.SIZE.unpack_from(reply, device.TOOK.size)[0]

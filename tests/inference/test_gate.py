@@ -110,6 +110,20 @@ async def test_a_thousand_cancelled_calls_leave_the_line_empty_and_none_of_them_
         assert opened.counted("cancelled") == 1000
 
 
+async def test_all_cores_compute_an_image_that_is_alone_and_it_counts_as_on_one(
+    starter: Path,
+) -> None:
+    async with Opened(starter, "openvino") as opened:
+        before, expected = dict(opened.gate.curve.seconds), opened.gate.image_seconds
+        await opened.look()
+        # It tells nothing of batches, where it was wider than they are.
+        assert (opened.gate.curve.seconds == before) is (cores() > 1)
+        assert opened.busy_seconds() >= expected
+        for _ in range(3):
+            await asyncio.gather(opened.look(), opened.look())
+        assert opened.gate.curve.seconds != before
+
+
 async def test_the_slot_of_a_device_that_died_is_filled_again_and_the_image_answered(
     tiny: Path,
 ) -> None:

@@ -50,6 +50,17 @@ def answers_batches(starter: Path, precision: str, within: float) -> None:
     np.testing.assert_allclose(logits, alone, atol=within)
 
 
+@pytest.mark.parametrize("precision", ["exact", "reduced"])
+def test_threads_change_no_answer(starter: Path, precision: str) -> None:
+    apart(answers_alike, starter, precision)
+
+
+def answers_alike(starter: Path, precision: str) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3), np.uint8)
+    narrow, wide = exported.open_each(model.load(starter), precision, [1, 2])
+    np.testing.assert_allclose(narrow(image)[0], wide(image)[0], atol=1e-4)
+
+
 def convolved(x: openvino.Node, times: int) -> openvino.Node:
     for _ in range(times):
         weights = opset13.constant(np.ones((3, 3, 1, 1), np.float32) / 3)

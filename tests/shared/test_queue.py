@@ -316,6 +316,16 @@ def test_the_pace_learns_how_much_slower_work_runs_and_forgets() -> None:
     assert pace.factor == pytest.approx(1, rel=0.05)
 
 
+async def test_work_that_is_done_by_all_cores_counts_as_on_one() -> None:
+    async with room() as r:
+        late = time.monotonic() + 10
+        await r.queue.run(Work(parts=[b"wide"], cost_seconds=0.2, deadline=late, alone=True))
+        labels = {"stage": "test", "priority": "interactive"}
+        busy = r.registry.get_sample_value("emojinet_busy_seconds_total", labels)
+        assert busy == pytest.approx(0.2)
+        assert r.queue.pace.factor == pytest.approx(1)
+
+
 async def test_while_interactive_work_comes_bulk_work_leaves_a_worker_free() -> None:
     async with room(slots=2) as r:
         await r.run("hurried")
