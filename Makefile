@@ -6,6 +6,8 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 PROTOS := $(shell find protos -name '*.proto')
 READY := .venv/ready
+# Two at a time, file by file: more of them disturb those that measure time.
+PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 help: ## List what make can do
 	@grep -hE '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -42,13 +44,13 @@ loop: $(READY) ## The whole story against the stand-in network, in minutes: post
 	@$(BIN)/python -m tests.loop
 
 test: $(READY) ## Run the tests that need nothing but Python packages
-	$(BIN)/pytest -m 'not system'
+	$(PYTEST) -m 'not system'
 
 test-system: $(READY) ## Run the tests that need Debian's tools, installing them, or minutes
 	which promtool fiu-run chromium buildah debootstrap >/dev/null && fc-list | grep -q 'Noto Color Emoji' || \
 		{ apt-get update -qq && apt-get install -yqq --no-install-recommends prometheus fiu-utils chromium \
 		fontconfig fonts-noto-color-emoji buildah debootstrap libgl1; }
-	$(BIN)/pytest -m system --timeout 600
+	$(PYTEST) -m system --timeout 600
 
 fuzz: $(READY) ## Look for pictures that break the decoder, for SECONDS (60)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fuzz]'

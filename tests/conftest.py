@@ -1,5 +1,6 @@
 """What all tests share: the real starter, built once, and a tiny model without a network."""
 
+import fcntl
 import hashlib
 import shutil
 import signal
@@ -35,6 +36,12 @@ def starter(request: pytest.FixtureRequest) -> Path:
     """
     cache: Path = request.config.cache.mkdir("starter")
     root = cache / _fingerprint()
+    with (cache.parent / "starter.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes
+        return _built(cache, root)
+
+
+def _built(cache: Path, root: Path) -> Path:
     if (live := registry.live(root)) is None:
         for other in cache.iterdir():
             if other.stat().st_mtime < time.time() - 3600:  # else other tests may be at it

@@ -195,7 +195,7 @@ async def test_what_only_this_server_cannot_answer_in_time_says_when_to_try_agai
         shed = [outcome for outcome in outcomes if isinstance(outcome, grpc.aio.AioRpcError)]
         assert {error.code() for error in shed} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
         assert (from_rpc(shed[0], "").retry_seconds or 0) >= 0.05
-        assert 4 <= len(outcomes) - len(shed) <= 10
+        assert 1 <= len(outcomes) - len(shed) <= 10
         labels = {"reason": "overloaded", "priority": "interactive"}
         assert running.sample("emojinet_shed_total", **labels) == len(shed)  # at once
 
