@@ -126,18 +126,21 @@ class Gate:
         """Lets running work finish and ends the workers."""
         await self.queue.close()
 
-    async def look(self, view: bytes, ask: Ask, priority: Priority, deadline: float) -> Seen:
+    async def look(
+        self, view: bytes, ask: Ask, priority: Priority, deadline: float, *, alone: bool = False
+    ) -> Seen:
         """What the model makes of one image.
 
         Args:
             view: the RGB bytes of the square that the model looks at.
             deadline: when the answer is worth nothing any more, on `time.monotonic`.
+            alone: the server has nothing else to do, so it may have all cores.
 
         Raises:
             Overloaded: it would come too late.
             DeviceDied: the worker did, twice.
         """
-        alone = self._widens and not self.queue.busy and not len(self.queue)
+        alone = alone and self._widens and not self.queue.busy and not len(self.queue)
         work = Work(
             parts=[ASK.pack(alone, ask.embedding, ask.explain), view],
             cost_seconds=self.image_seconds,

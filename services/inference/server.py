@@ -210,7 +210,10 @@ class Call:
         )
 
     async def _look(self, rgb: bytes) -> Seen:
-        return await self.serving.gate.look(rgb, self.ask, self._priority, self._deadline)
+        alone = self.serving.in_flight == 1
+        return await self.serving.gate.look(
+            rgb, self.ask, self._priority, self._deadline, alone=alone
+        )
 
 
 def patience_seconds(context: Context) -> float:

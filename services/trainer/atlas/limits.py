@@ -17,15 +17,17 @@ def told(found: Corpus, emoji: Sequence[OfEmoji], readable_S: np.ndarray, hidden
     posts, limits = found.posts, list[str]()
     if found.removed:
         limits.append(
-            f"{found.removed:,} pictures were taken down since the data set was frozen, and are "
-            "left out."
+            "Left out, since they were taken down after the data set was frozen: "
+            f"{found.removed:,} of its pictures."
         )
     if unreadable := int((~readable_S).sum()):
-        limits.append(f"{unreadable:,} pictures cannot be read, and are left out of all figures.")
+        limits.append(
+            f"Left out of all figures, since they cannot be read: {unreadable:,} of the pictures."
+        )
     if hidden:
         limits.append(
-            f"{hidden:,} pictures are not shown: unreadable, with faces that were to be dropped, "
-            "or more than a page has room for."
+            f"Not shown are {hidden:,} of the pictures: unreadable, with faces that were to be "
+            "dropped, or more than a page has room for."
         )
     if not emoji:
         limits.append(

@@ -127,7 +127,7 @@ def test_faces_are_blurred_or_their_pictures_left_out(tmp_path: Path, starter: P
     assert pages["keep"] != pages["blur"]
     assert hidden["keep"] == hidden["blur"] == []
     (limit,) = hidden["drop"]
-    assert limit.startswith("3 pictures are not shown")  # of the three people
+    assert limit.startswith("Not shown are 3 of the pictures")  # of the three people
 
 
 def test_a_folder_of_emoji_names_has_pictures_and_no_words(tmp_path: Path, starter: Path) -> None:
