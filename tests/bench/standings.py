@@ -40,7 +40,8 @@ class Opened(NamedTuple):
     latencies: list[float]
     refusals: list[float]
     wasted_share: float
-    """Of device time: on what nobody got. NaN where it is not known."""
+    """Of device time: on what nobody got. NaN where it is not known. An image that was alone counts
+    as on one core, and took less: of a load below capacity some of it is that."""
     recovery_seconds: float
     """From the end of the load to the last call that was not answered quickly."""
 
