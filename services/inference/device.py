@@ -58,7 +58,7 @@ def prepare(
 
 
 def _open(model: Model, backend: str, precision: str, threads: int) -> tuple[str, Look, Look]:
-    """What computes batches, and what computes an image that is alone on this machine."""
+    """What computes batches, and what computes an image that is alone in the server."""
     # Here, so that a server needs only the packages of the backend it uses.
     if backend.startswith("timed:"):
         look = timed.open_timed(model, backend)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,17 @@ def test_a_timed_device_says_what_its_batches_take_and_answers_the_prior(
     logits = np.frombuffer(reply, "<f4", size // 4, device.TOOK.size + device.SIZE.size)
     prior = published.vocabulary.prior()
     assert published.probabilities(logits[None])[0] == pytest.approx(prior, abs=1e-5)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_an_image_that_is_alone_is_computed_by_what_is_wider(published: Model, alone: bool) -> None:
+    one = timed.open_timed(published, "timed:1ms")
+    other = timed.open_timed(published, "timed:50ms")
+    edge = published.preprocessing.size_px
+    record = device.ASK.pack(alone, False, -1) + bytes(edge * edge * 3)
+    reply = device.Device(published, one, other, time.perf_counter).handle(memoryview(record))
+    (took,) = device.TOOK.unpack_from(reply)
+    assert (took >= 0.05) is alone
 
 
 def test_none_of_these_takes_nothing_from_a_timed_prior(published: Model) -> None:

@@ -6,9 +6,7 @@ import pytest
 
 from tests.prove import soak
 
-LEAKED_MB = (
-    400.0  # twenty seconds are all warm-up, in which servers grow by up to 80 MB more or less
-)
+LEAKED_MB = 400.0  # twenty seconds are all warm-up, in which servers differ by up to 80 MB
 
 
 @pytest.mark.system

@@ -20,32 +20,85 @@ from services.trainer.bootstrap import Interval
 FORMAT = 1
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute
 
-
-def _columns(text: str) -> Any:
-    kinds = {"text": pa.string(), "count": pa.int64(), "number": pa.float64(), "yes": pa.bool_()}
-    named = (word.split(":") for word in text.split())
-    return pa.schema([(name, kinds[kind]) for name, kind in named])
-
-
+TEXT, COUNT, NUMBER, YES = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 # The same whatever was found, so that programs can rely on them.
 COLUMNS = {
-    "emoji": _columns(
-        "emoji:text name:text group:text pictures:count posts:count authors:count judged:yes"
-        " score:number flagged:yes social:number social_low:number social_high:number by:text"
-        " p_value:number q_value:number authors_agreeing:count literal:number explained_by:text"
-        " drifted:yes drift_date:text drift_p_value:number drift_q_value:number precision:number"
-        " precision_low:number precision_high:number precision_pictures:count map_x:number"
-        " map_y:number"
+    "emoji": pa.schema(
+        {
+            "emoji": TEXT,
+            "name": TEXT,
+            "group": TEXT,
+            "pictures": COUNT,
+            "posts": COUNT,
+            "authors": COUNT,
+            "judged": YES,
+            "score": NUMBER,
+            "flagged": YES,
+            "social": NUMBER,
+            "social_low": NUMBER,
+            "social_high": NUMBER,
+            "by": TEXT,
+            "p_value": NUMBER,
+            "q_value": NUMBER,
+            "authors_agreeing": COUNT,
+            "literal": NUMBER,
+            "explained_by": TEXT,
+            "drifted": YES,
+            "drift_date": TEXT,
+            "drift_p_value": NUMBER,
+            "drift_q_value": NUMBER,
+            "precision": NUMBER,
+            "precision_low": NUMBER,
+            "precision_high": NUMBER,
+            "precision_pictures": COUNT,
+            "map_x": NUMBER,
+            "map_y": NUMBER,
+        }
     ),
-    "signs": _columns(
-        "emoji:text sign:text kind:text posts:count authors:count log_odds:number"
-        " log_odds_low:number log_odds_high:number"
+    "signs": pa.schema(
+        {
+            "emoji": TEXT,
+            "sign": TEXT,
+            "kind": TEXT,
+            "posts": COUNT,
+            "authors": COUNT,
+            "log_odds": NUMBER,
+            "log_odds_low": NUMBER,
+            "log_odds_high": NUMBER,
+        }
     ),
-    "drift": _columns("emoji:text date:text sign:text before:number after:number p_value:number"),
-    "together": _columns("one:text other:text authors:count lift:number"),
-    "compare": _columns(
-        "emoji:text sign:text segment:text beside:text authors:count authors_beside:count"
-        " share:number share_beside:number lift:number lift_low:number lift_high:number"
+    "drift": pa.schema(
+        {
+            "emoji": TEXT,
+            "date": TEXT,
+            "sign": TEXT,
+            "before": NUMBER,
+            "after": NUMBER,
+            "p_value": NUMBER,
+        }
+    ),
+    "together": pa.schema(
+        {
+            "one": TEXT,
+            "other": TEXT,
+            "authors": COUNT,
+            "lift": NUMBER,
+        }
+    ),
+    "compare": pa.schema(
+        {
+            "emoji": TEXT,
+            "sign": TEXT,
+            "segment": TEXT,
+            "beside": TEXT,
+            "authors": COUNT,
+            "authors_beside": COUNT,
+            "share": NUMBER,
+            "share_beside": NUMBER,
+            "lift": NUMBER,
+            "lift_low": NUMBER,
+            "lift_high": NUMBER,
+        }
     ),
 }
 

@@ -187,15 +187,15 @@ async def test_the_earlier_of_timeout_and_deadline_counts(tiny: Path) -> None:
 async def test_what_only_this_server_cannot_answer_in_time_says_when_to_try_again(
     tiny: Path, decoded: bool
 ) -> None:
-    async with inference(tiny, "timed:100ms") as running:
+    async with inference(tiny, "timed:300ms") as running:
         ask = black(1) if decoded else pictures(CAT)
-        ask.parameters["timeout"].uint64_param = 1_000_000
+        ask.parameters["timeout"].uint64_param = 3_000_000
         calls = [running.oip.ModelInfer(ask, timeout=30) for _ in range(40)]
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
         shed = [outcome for outcome in outcomes if isinstance(outcome, grpc.aio.AioRpcError)]
         assert {error.code() for error in shed} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
         assert (from_rpc(shed[0], "").retry_seconds or 0) >= 0.05
-        assert 1 <= len(outcomes) - len(shed) <= 10
+        assert 4 <= len(outcomes) - len(shed) <= 10
         labels = {"reason": "overloaded", "priority": "interactive"}
         assert running.sample("emojinet_shed_total", **labels) == len(shed)  # at once
 
