@@ -173,10 +173,10 @@ async def test_a_device_takes_a_batch_where_images_get_cheaper_in_it(tiny: Path)
 
 
 async def test_slots_work_side_by_side(tiny: Path) -> None:
-    async with Opened(tiny, "timed:100msx4") as opened:
+    async with Opened(tiny, "timed:300msx4") as opened:
         began = time.monotonic()
         await asyncio.gather(*(opened.look() for _ in range(4)))
-        assert time.monotonic() - began < 0.35
+        assert time.monotonic() - began < 0.9
 
 
 async def test_a_model_that_cannot_run_here_is_refused_before_it_serves(tiny: Path) -> None:

@@ -61,11 +61,11 @@ def test_a_delay_is_charged_where_it_happens(account: str) -> None:
     with ledger.charge("compute"):
         before = ledger.seconds
         with ledger.charge(account):
-            time.sleep(0.05)
+            time.sleep(0.2)
         after = ledger.seconds
     spent = {name: after[name] - before[name] for name in ACCOUNTS}
-    assert spent[account] >= 0.05
-    assert sum(spent.values()) - spent[account] < 0.02
+    assert spent[account] >= 0.2
+    assert sum(spent.values()) - spent[account] < 0.1
 
 
 def test_the_accounts_add_up_to_the_time_since_the_process_began() -> None:
