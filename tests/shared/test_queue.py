@@ -281,11 +281,11 @@ async def test_the_wait_ahead_is_the_cost_of_what_waits_over_the_slots() -> None
     async with room(slots=2) as r:
         assert r.queue.ahead_seconds(Priority.BULK) == 0
         r.bench.go.clear()
-        tasks = [r.run(str(n), cost=0.1) for n in range(6)]
-        tasks += [r.run("bulk", cost=1.0, priority=Priority.BULK)]
+        tasks = [r.run(str(n), cost=1.0) for n in range(6)]
+        tasks += [r.run("bulk", cost=10.0, priority=Priority.BULK)]
         await settle()
-        assert r.queue.ahead_seconds(Priority.INTERACTIVE) == pytest.approx(0.3, abs=0.05)
-        assert r.queue.ahead_seconds(Priority.BULK) == pytest.approx(0.8, abs=0.05)
+        assert r.queue.ahead_seconds(Priority.INTERACTIVE) == pytest.approx(3.0, abs=0.5)
+        assert r.queue.ahead_seconds(Priority.BULK) == pytest.approx(8.0, abs=0.5)
         assert r.queue.count_ahead(Priority.INTERACTIVE) == 4
         for task in tasks:
             task.cancel()
