@@ -28,17 +28,17 @@ def test_a_folder_that_was_replaced_meanwhile_is_noticed(published: Model) -> No
 def test_a_timed_device_says_what_its_batches_take_and_answers_the_prior(
     published: Model,
 ) -> None:
-    hello, handle = device.prepare(published.folder, published.version, "timed:2ms+1ms", "exact")
+    hello, handle = device.prepare(published.folder, published.version, "timed:20ms+10ms", "exact")
     said = json.loads(hello)
-    assert said["backend"] == "timed:2ms+1ms"
-    assert said["seconds"]["1"] == pytest.approx(0.002)
-    assert said["seconds"]["4"] == pytest.approx(0.005)
+    assert said["backend"] == "timed:20ms+10ms"
+    assert said["seconds"]["1"] == pytest.approx(0.02)
+    assert said["seconds"]["4"] == pytest.approx(0.05)
     edge = published.preprocessing.size_px
     record = device.ASK.pack(False, False, -1) + bytes(edge * edge * 3)
     reply = handle(memoryview(record * 2))
     (took,) = device.TOOK.unpack_from(reply)
     size = device.SIZE.unpack_from(reply, device.TOOK.size)[0]
-    assert took == pytest.approx(0.003, rel=0.5)
+    assert took == pytest.approx(0.03, rel=0.5)
     assert len(reply) == device.TOOK.size + 2 * (device.SIZE.size + size)
     logits = np.frombuffer(reply, "<f4", size // 4, device.TOOK.size + device.SIZE.size)
     prior = published.vocabulary.prior()
@@ -48,12 +48,12 @@ def test_a_timed_device_says_what_its_batches_take_and_answers_the_prior(
 @pytest.mark.parametrize("alone", [False, True])
 def test_an_image_that_is_alone_is_computed_by_what_is_wider(published: Model, alone: bool) -> None:
     one = timed.open_timed(published, "timed:1ms")
-    other = timed.open_timed(published, "timed:50ms")
+    other = timed.open_timed(published, "timed:200ms")
     edge = published.preprocessing.size_px
     record = device.ASK.pack(alone, False, -1) + bytes(edge * edge * 3)
     reply = device.Device(published, one, other, time.perf_counter).handle(memoryview(record))
     (took,) = device.TOOK.unpack_from(reply)
-    assert (took >= 0.05) is alone
+    assert (took >= 0.2) is alone
 
 
 def test_none_of_these_takes_nothing_from_a_timed_prior(published: Model) -> None:
