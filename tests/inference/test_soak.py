@@ -10,6 +10,7 @@ LEAKED_MB = 400.0  # twenty seconds are all warm-up, in which servers differ by 
 
 
 @pytest.mark.system
+@pytest.mark.alone
 def test_a_leak_is_noticed_and_no_call_fails(starter: Path, tmp_path: Path) -> None:
     subjects, found = soak.prove(1 / 3, tmp_path, starter, leaked_mb=LEAKED_MB)
     assert found["failed_calls"] == 0, found["why"]

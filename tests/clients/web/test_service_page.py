@@ -72,7 +72,9 @@ async def test_the_figures_move_under_load(tiny: Path, browser: Browser) -> None
                 await value(page, "wait").to_have_text(re.compile(r"^[\d,]{3,} ms$"))
                 await expect(page.locator("[data-plate='wait']")).to_have_class(re.compile("over"))
                 await cell(page, "Images a second", 2).to_have_text(more)
-                await expect(page.locator("#capacity")).to_contain_text("of about 50")
+                await expect(page.locator("#capacity")).to_contain_text(
+                    re.compile(r"of about (4\d|50)")  # a busy machine oversleeps
+                )
                 calls = page.get_by_role("row", name="RESOURCE_EXHAUSTED").get_by_role("cell")
                 await expect(calls).to_have_text(more)
             chart = page.get_by_role("img", name=re.compile(r"Images a second: now \d"))
