@@ -121,9 +121,7 @@ def test_the_fleet_grows_with_a_step_and_no_call_fails(tiny: Path, tmp_path: Pat
     load = (Stretch("low", 90, 1.9, 1.9), Stretch(STEP, 240, 5.7, 5.7))
     own = asyncio.run(scaling.own_seconds(tmp_path, tiny))
     run = asyncio.run(scaling.run("ours", load, 10, tmp_path / "run", tiny, own))
-    late = run.report["why"].get("DEADLINE_EXCEEDED ERROR_REASON_UNSPECIFIED", 0)
-    assert figures(run)["failed_calls"] == late, run.report["why"]
-    assert late <= run.report["offered"] / 1000  # where the machine had others to serve
+    assert figures(run)["failed_calls"] == 0, run.report["why"]
     assert max(sync.ready for sync in run.syncs) >= 6
 
 

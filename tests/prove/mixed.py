@@ -29,8 +29,6 @@ MOST_BYTES = 100_000  # of a broken picture: larger ones cost the callers more t
 RATE, BURST, TURN_SECONDS = 12.0, 100, 5.0  # calls a second, and more at once behind each turn
 DEADLINES = (0.03, 0.1, 1.0, 1.0, 1.0, 10.0)
 CANCELLED, CANCEL_SECONDS = 0.15, 0.2  # so many give up, after so long at most
-# What grpc.aio tells where a write meets the end of its call, late or refused: grpc/grpc#36066.
-OVERWRITTEN = "Internal error from Core"
 THEIR_FAULT = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND)
 
 
@@ -182,8 +180,6 @@ def outcome(ask: Ask, came: Came) -> Outcome:
     if came is None:
         return Fate.CANCELLED, ""
     if isinstance(came, grpc.aio.AioRpcError):
-        if ask.method == STREAM and came.details() == OVERWRITTEN:
-            return Fate.LATE, ""
         return _of_error(from_rpc(came, ""), ask.faulty)
     parts: list[Outcome] = [(Fate.ANSWERED, "")]
     if ask.method == SUGGEST:

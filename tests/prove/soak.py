@@ -51,7 +51,7 @@ SAMPLES = 600
 CONNECTIONS = 4
 WIDTH = 120  # of the table, also where nobody looks
 STOP_SECONDS = 40.0
-STREAM_SECONDS = 1.0  # at least: what is late from its start asks nothing
+STREAM_SECONDS = 1.0  # at least: grpcio calls it INTERNAL where a stream is late from its start
 COUNTED = ("Pss_Anon:", "Pss_Shmem:", "SwapPss:")
 
 
