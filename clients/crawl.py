@@ -5,20 +5,16 @@ both: `emojinet crawl start import posts.csv --max-posts 1000`.
 """
 
 import csv
-import json
-from collections.abc import Callable, Iterable
-from functools import cache
-from importlib.resources import files
+from collections.abc import Callable
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any
 
 import typer
 from google.protobuf.duration_pb2 import Duration
 from rich.console import Console
-from rich.table import Table
 
-from clients import options, programs, progress
+from clients import counts, options, programs, progress
 from clients.crawler_client import DEFAULT_SERVER, CrawlerClient
 from clients.options import Crawler, Json
 from clients.programs import PASS_ON
@@ -32,9 +28,6 @@ from clients.progress import (
 )
 from emojinet.v1 import crawler_service_pb2 as pb
 from services.shared import durations
-
-NAMED_IN_PLOT = 8  # of the most and of the least used emoji
-COUNT_COLUMNS = ("rank", "emoji", "name", "count")
 
 crawl = typer.Typer(
     no_args_is_help=True,
@@ -333,14 +326,14 @@ def show(
             import matplotlib.figure  # noqa: F401
         _check_ranked(crawl)
         with options.opened(plot) as out:
-            draw(crawl.vocabulary, out.buffer)
+            counts.draw(crawl.vocabulary, out.buffer)
     if json:
         print_json(crawl)
         return
     console = Console()
     console.print(progress.view(crawl, _facts(crawl.request)))
     if crawl.vocabulary and top:
-        console.print(_vocabulary_table(crawl.vocabulary[:top]))
+        console.print(counts.table(crawl.vocabulary[:top]))
         console.print(f"{len(crawl.vocabulary)} emoji in all: `emojinet crawl vocabulary {name}`")
 
 
@@ -373,13 +366,13 @@ def vocabulary(
     if output:
         with options.opened(output) as out:
             if output.suffix == ".json":
-                out.write(_vocabulary_json(crawl.vocabulary))
+                out.write(counts.text(crawl.vocabulary))
             else:
-                csv.writer(out).writerows([COUNT_COLUMNS, *_rows(crawl.vocabulary)])
+                csv.writer(out).writerows([counts.COLUMNS, *counts.rows(crawl.vocabulary)])
     elif json:
-        print(_vocabulary_json(crawl.vocabulary), end="")
+        print(counts.text(crawl.vocabulary), end="")
     else:
-        Console().print(_vocabulary_table(crawl.vocabulary))
+        Console().print(counts.table(crawl.vocabulary))
 
 
 def _check_ranked(crawl: pb.Crawl) -> None:
@@ -422,54 +415,3 @@ def _facts(request: pb.StartCrawlRequest) -> dict[str, str]:
         else "",
     }
     return {key: value for key, value in facts.items() if value}
-
-
-# -- vocabularies ---------------------------------------------------------------------------------
-
-
-@cache
-def _names() -> dict[str, str]:
-    """Of the inventory; a plain install lacks what `services.shared.vocabulary` needs."""
-    with (files("services.shared") / "inventory.tsv").open(encoding="utf-8") as file:
-        return {row["emoji"]: row["name"] for row in csv.DictReader(file, delimiter="\t")}
-
-
-def _rows(counts: Iterable[pb.EmojiCount]) -> list[tuple[int, str, str, int]]:
-    return [
-        (rank, count.emoji, _names().get(count.emoji, ""), count.count)
-        for rank, count in enumerate(counts, start=1)
-    ]
-
-
-def _vocabulary_table(counts: Iterable[pb.EmojiCount]) -> Table:
-    table = columns("rank>", "", "name", "count>")
-    for rank, emoji, name, count in _rows(counts):
-        table.add_row(f"{rank}", printable_text(emoji), name, f"{count:,}")
-    return table
-
-
-def _vocabulary_json(counts: Iterable[pb.EmojiCount]) -> str:
-    """As `services.shared.vocabulary` reads it."""
-    entries = (json.dumps({"emoji": c.emoji, "count": c.count}, ensure_ascii=False) for c in counts)
-    return "[\n" + ",\n".join(entries) + "\n]\n"
-
-
-def draw(counts: Iterable[pb.EmojiCount], out: BinaryIO) -> None:
-    """A PNG of how unequally emoji are used; by name, since plots' fonts lack them."""
-    from matplotlib.figure import Figure
-
-    rows = _rows(counts)
-    figure = Figure(figsize=(9, 6), layout="constrained")
-    axes = figure.subplots()
-    axes.loglog([row[0] for row in rows], [max(1, row[3]) for row in rows], ".", markersize=4)
-    least = rows[NAMED_IN_PLOT:][-NAMED_IN_PLOT:]
-    corners = ((0.98, 0.98, "top", rows[:NAMED_IN_PLOT]), (0.02, 0.02, "bottom", least))
-    for x, y, where, named in corners:
-        lines = "\n".join(f"{rank}. {name}  {count:,}" for rank, _, name, count in named)
-        axes.text(
-            x, y, lines, transform=axes.transAxes, ha="right" if x > 0.5 else "left", va=where,
-            fontsize=9,
-        )  # fmt: skip
-    axes.set(xlabel="rank", ylabel="uses")
-    axes.grid(alpha=0.3)
-    figure.savefig(out, format="png")

@@ -17,6 +17,7 @@ from services.crawler.keep import author_hash, mentioned
 from services.crawler.post import Event, Malformed, Page, Post
 from services.crawler.sources import Plan, imported
 from services.crawler.sources.imported import ImportedSource
+from services.crawler.sources.rows import COLUMNS, MAX_ROW_BYTES
 from services.shared import vocabulary
 from services.shared.errors import BadSource
 
@@ -57,12 +58,12 @@ def table(folder: Path, kind: str, rows: list[dict[str, Any]]) -> Path:
     if kind == "jsonl":
         path.write_text("\n".join(map(json.dumps, rows)))
     elif kind == "parquet":
-        wide = [{key: row.get(key) for key in imported.COLUMNS} for row in rows]
+        wide = [{key: row.get(key) for key in COLUMNS} for row in rows]
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(wide), path, row_group_size=3)
     else:
         file = io.StringIO()
         dialect = "excel" if kind == "csv" else "excel-tab"
-        writer = csv.DictWriter(file, list(imported.COLUMNS), dialect=dialect)
+        writer = csv.DictWriter(file, list(COLUMNS), dialect=dialect)
         writer.writeheader()
         writer.writerows(rows)
         path.write_text(file.getvalue(), newline="")
@@ -97,6 +98,7 @@ async def test_an_import_goes_on_behind_any_page(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(imported, "PAGE_ROWS", 2)
+    monkeypatch.setattr("services.crawler.sources.rows.BATCH_ROWS", 2)
     rows = [row | {"id": str(n)} for n, row in enumerate(ROWS * 3)]
     path = table(tmp_path, kind, rows)
 
@@ -131,7 +133,7 @@ async def test_the_name_of_a_post_without_an_id_depends_on_what_it_is(tmp_path: 
         (b'a.jpg,"hi" there,', "no row of CSV"),
         (b'a.jpg,"never closed,', "no row of CSV: unexpected end of data"),
         (b"a.jpg,h\ri,", "no row of CSV"),
-        (b"a.jpg," + b"x" * imported.MAX_ROW_BYTES + b",", "more than 1048576 bytes"),
+        (b"a.jpg," + b"x" * MAX_ROW_BYTES + b",", "more than 1048576 bytes"),
         (b'a.jpg,"' + (b"x" * 999 + b"\n") * 1100 + b'",', "more than 1048576 bytes"),
         (b"ftp://x.example/a.jpg,hi,", "should be an http(s) URL or a path"),
         (b"data:image/png;base64,hi,", "should be an http(s) URL or a path"),
@@ -173,7 +175,7 @@ async def test_a_bad_row_of_csv_is_named_and_harms_no_other(
         ('{"image": [], "text": "🍕"}', "no image"),
         ('{"image": "x", "labels": ["xyz", "crab"]}', "'xyz, crab' is no emoji of the inventory"),
         ('{"image": "x", "labels": [["🍕"]]}', "its labels is ['🍕'], and should be text"),
-        ('{"image": "x", "text": "' + "y" * imported.MAX_ROW_BYTES + '"}', "more than 1048576"),
+        ('{"image": "x", "text": "' + "y" * MAX_ROW_BYTES + '"}', "more than 1048576"),
     ],
 )
 async def test_a_bad_line_of_json_is_named_and_harms_no_other(
@@ -477,9 +479,9 @@ JSON = st.recursive(
 
 
 @IN_A_FOLDER
-@given(st.dictionaries(st.sampled_from(sorted(imported.COLUMNS)), JSON) | JSON)
+@given(st.dictionaries(st.sampled_from(sorted(COLUMNS)), JSON) | JSON)
 async def test_no_json_breaks_an_import(tmp_path: Path, row: object) -> None:
-    first = json.dumps(dict.fromkeys(imported.COLUMNS, "pizza") | {"time": 1})
+    first = json.dumps(dict.fromkeys(COLUMNS, "pizza") | {"time": 1})
     good, *rest = await imports(tmp_path / "posts.jsonl", f"{first}\n{json.dumps(row)}\n")
     assert isinstance(good, Post)
     (event,) = rest
