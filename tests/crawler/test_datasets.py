@@ -1,6 +1,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,8 @@ async def test_watchers_see_a_data_set_being_written_and_complete(
     async for message in running.stub.WatchDataset(pb.WatchDatasetRequest(name="watched")):
         seen.append(message.dataset.state)
         held.may_go_on.set()
-    assert seen == [states.STATE_RUNNING, states.STATE_SUCCEEDED]
+    # Its funnel may be told before its end.
+    assert [state for state, _ in groupby(seen)] == [states.STATE_RUNNING, states.STATE_SUCCEEDED]
 
 
 async def test_a_disk_without_room_fails_a_data_set_and_says_so(
