@@ -35,7 +35,7 @@ _TROUBLES = (
         "has a certificate of another name: use an address that stands in it.",
     ),
     (
-        "last error: UNAVAILABLE: .*Socket closed",
+        "last error: UNAVAILABLE: .*(Socket closed|Connection reset by peer)",
         "ends connections at once: it may speak TLS, so say --tls-ca, or want a certificate, so "
         "say --client-cert and --client-key, of the authority that it trusts.",
     ),

@@ -1,6 +1,7 @@
 """`make demo`: starts the inference service, asks it about photographs, and ends it again."""
 
 import contextlib
+import secrets
 import socket
 import subprocess
 import sys
@@ -70,10 +71,12 @@ def is_ready(address: str, server: "subprocess.Popen[bytes]") -> bool:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on now, and which no system gives to others by itself."""
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def say(line: str) -> None:

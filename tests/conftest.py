@@ -11,6 +11,7 @@ from importlib.metadata import distributions
 from io import BytesIO
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
@@ -22,6 +23,10 @@ from services.shared.vocabulary import Vocabulary
 # A shell's background job is deaf to Ctrl-C, and so would be what tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Hypothesis would fail an example of 200 ms, which any takes on a machine that does something else.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 SHARED = Path(model.__file__).parent
 TINY_EMOJI = ("🍕", "🐕", "❤️", "🌅", "🚗")

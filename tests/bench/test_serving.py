@@ -23,7 +23,7 @@ from emojinet.v1 import inference_service_pb2_grpc as rpc
 from services.shared import errors, pixels
 from tests.bench import bulk, serving_tables, standings
 from tests.bench.bulk import Beside
-from tests.bench.callers import closed_loop, open_loop, over_grpc, over_http
+from tests.bench.callers import WARM_UP_SECONDS, closed_loop, open_loop, over_grpc, over_http
 from tests.bench.serving import rounded
 from tests.bench.standings import Standing, ratio, share_ms
 from tests.bench.textbook import textbook
@@ -77,36 +77,51 @@ def calls(count: int, every_seconds: float, deadline: float = 1.0) -> list[Call]
 
 
 async def test_a_closed_loop_has_as_many_callers_as_it_says() -> None:
-    async with http(200, 0.05) as url, over_http(url, "image/jpeg") as send:
-        load = await closed_loop(send, [b"picture"], 4, 1.0)
-    assert 40 < load.rate <= 80  # four callers, each with 20 calls a second at most
+    here: list[None] = []
+    most = 0
+
+    async def send(request: bytes, timeout: float) -> bytes:
+        nonlocal most
+        here.append(None)
+        most = max(most, len(here))
+        await asyncio.sleep(0.05)
+        here.pop()
+        return request
+
+    load = await closed_loop(send, [b"picture"], 4, 1.0)
+    assert most == 4
+    assert 0 < load.rate <= 80  # each with 20 calls a second at most
     assert load.report.count(Kind.GOOD) == len(load.report.outcomes)
 
 
 async def test_the_servers_time_is_that_of_the_calls_that_are_measured() -> None:
-    began = time.monotonic()
+    began, asked = time.monotonic(), []
 
     def used_seconds() -> float:
-        return (time.monotonic() - began) / 2
+        asked.append(time.monotonic() - began)
+        return asked[-1] / 2
 
     async with http(200, 0.05) as url, over_http(url, "image/jpeg") as send:
         load = await closed_loop(send, [b"picture"], 4, 1.0, used_seconds)
     found = standings.closed(load, 100.0, ours=False)
-    assert found.server_ms * load.answered == pytest.approx(500, rel=0.1)
+    first, last = asked
+    assert first >= WARM_UP_SECONDS
+    assert last >= WARM_UP_SECONDS + 1.0
+    assert found.server_ms * load.answered == pytest.approx(500 * (last - first))
 
 
 async def test_an_open_loop_does_not_wait_for_answers() -> None:
     async with http(200, 0.5) as url, over_http(url, "image/jpeg") as send:
         began = time.monotonic()
-        load = await open_loop(send, calls(20, 0.02), 0.4)
+        load = await open_loop(send, calls(20, 0.02, deadline=10), 0.4)
     assert time.monotonic() - began < 2  # one after the other they would take 10 s
     assert load.report.count(Kind.GOOD) == 20
     assert load.rate == 0  # none came before the load had ended
 
 
 async def test_an_answer_after_the_deadline_is_none() -> None:
-    async with http(200, 0.5) as url, over_http(url, "image/jpeg") as send:
-        load = await open_loop(send, calls(3, 0.02, deadline=0.1), 1.0)
+    async with http(200, 2.0) as url, over_http(url, "image/jpeg") as send:
+        load = await open_loop(send, calls(3, 0.02, deadline=0.6), 1.0)
     assert load.report.count(Kind.FAILED) == 3
     assert load.good == []
 
@@ -121,7 +136,7 @@ async def test_a_refusal_over_http_is_told_from_a_failure(status: int, kind: Kin
 async def test_refusals_over_grpc_are_counted_and_a_throttle_keeps_calls_back() -> None:
     async with refuser() as address, over_grpc(address) as send:
         plain = await open_loop(send, calls(100, 0.002), 1.0)
-        throttled = await open_loop(send, calls(100, 0.002), 1.0, Throttle(draw=lambda: 0.0))
+        throttled = await open_loop(send, calls(300, 0.002), 1.0, Throttle(draw=lambda: 0.0))
     assert plain.report.count(Kind.REFUSED) == 100
     assert throttled.report.count(Kind.THROTTLED) > 50
 
@@ -136,7 +151,7 @@ async def test_what_our_server_says_of_its_time_is_read() -> None:
         await asyncio.sleep(0.001)
         return answer.SerializeToString()
 
-    shut = await closed_loop(send, [b""], 1, 0.1)
+    shut = await closed_loop(send, [b""], 1, 1.0)
     found = standings.closed(shut, 100.0, ours=True)
     assert found.phases_ms["compute"] == pytest.approx(300)
     load = await open_loop(send, calls(4, 0.01), 1.0)

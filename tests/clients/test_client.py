@@ -54,7 +54,7 @@ def busy(retry_seconds: float | None, times: int = 1_000_000) -> Any:
 
 def test_each_image_has_its_result_in_the_order_of_the_images(suggest: Suggest) -> None:
     with Standin() as server:
-        response = suggest(server.address, [JPEG, b"no image", JPEG])
+        response = suggest(server.address, [JPEG, b"no image", JPEG], timeout=10)
 
     assert [result.WhichOneof("outcome") for result in response.results] == [
         "suggestions",
@@ -72,6 +72,7 @@ def test_options_are_the_fields_of_the_request(suggest: Suggest) -> None:
         suggest(
             server.address,
             [JPEG],
+            timeout=10,
             max_suggestions=7,
             min_probability=0.25,
             priority=pb.PRIORITY_BULK,
@@ -145,7 +146,7 @@ def test_waiting_and_trying_take_no_longer_than_the_caller_gave(suggest: Suggest
     def before(number: int, context: Context) -> None:
         if number > 1:
             time.sleep(5)
-        fail(context, errors.Overloaded("Others are ahead.", retry_seconds=1.0))
+        fail(context, errors.Overloaded("Others are ahead.", retry_seconds=0.5))
 
     with Standin(before=before) as server:
         began = time.monotonic()

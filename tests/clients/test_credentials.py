@@ -1,9 +1,12 @@
 """Clients and servers that do, and do not, agree on how to talk."""
 
 import logging
+import socket
+import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +56,27 @@ def bearers(seen: list[str | None]) -> Callable[[int, grpc.ServicerContext], Non
     return before
 
 
+@contextmanager
+def ending() -> Iterator[str]:
+    """A server that resets every connection as soon as it is spoken to."""
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listening.accept()
+                with connection:
+                    connection.recv(1)
+                    reset = struct.pack("ii", 1, 0)
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
 def told(server: str, credentials: Credentials) -> str:
     with Client(server, credentials) as client, pytest.raises(ServerUnreachable) as caught:
         client.suggest([JPEG], timeout=5)
@@ -87,6 +111,11 @@ def test_a_client_shows_its_certificate_to_a_server_that_wants_one(authority: Au
         with Client(server.address, Credentials(authority.ca, chain, key)) as client:
             client.suggest([JPEG], timeout=5)
         assert "--client-cert" in told(server.address, Credentials(authority.ca))
+
+
+def test_a_connection_that_is_reset_at_once_is_told_like_one_that_is_closed() -> None:
+    with ending() as server:
+        assert "want a certificate, so say --client-cert" in told(server, Credentials())
 
 
 def test_a_new_token_is_shown_from_the_next_call_on(

@@ -5,6 +5,7 @@ import json
 import random
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ async def test_every_call_is_sent_and_what_became_of_it_is_counted() -> None:
             fail(context, errors.Internal("Id 42."))
 
     with Standin(before=before) as server:
-        report = await run(server.address, every(0.005, 100))
+        report = await run(server.address, every(0.005, 100, deadline=30))
 
     assert {kind: report.count(kind) for kind in Kind} == {
         Kind.GOOD: 50,
@@ -69,14 +70,18 @@ async def test_calls_go_out_when_they_are_due_though_earlier_ones_are_not_answer
 
 
 async def test_latency_counts_from_when_a_call_was_due() -> None:
+    def hanging() -> Iterator[Call]:  # is asked for its calls when the load begins
+        yield Call(0, REQUEST)
+        # The tool itself hangs while the second call is due.
+        asyncio.get_running_loop().call_later(0.15, time.sleep, 0.4)
+        yield Call(0.3, REQUEST)
+
     def before(number: int, context: Context) -> None:
         if number == 1:
             time.sleep(0.5)
 
     with Standin(before=before) as server:
-        # The tool itself hangs while the second call is due.
-        asyncio.get_running_loop().call_later(0.15, time.sleep, 0.4)
-        report = await run(server.address, [Call(0, REQUEST), Call(0.3, REQUEST)])
+        report = await run(server.address, hanging())
 
     first, second = report.outcomes
     assert first.latency >= 0.5
@@ -95,13 +100,14 @@ async def test_a_call_that_the_tool_comes_to_too_late_is_not_sent_but_confessed(
 
 async def test_a_deadline_that_passes_is_a_failure_and_one_refused_early_a_refusal() -> None:
     def before(number: int, context: Context) -> None:
-        if number == 1:
-            fail(context, errors.DeadlineTooShort("Needs 2 s.", neededMilliseconds="2000"))
+        if context.time_remaining() > 5:
+            fail(context, errors.DeadlineTooShort("Needs 60 s.", neededMilliseconds="60000"))
         while context.is_active():
             time.sleep(0.01)
 
     with Standin(before=before) as server:
-        report = await run(server.address, every(0.1, 2, deadline=0.3))
+        calls = [Call(0, REQUEST, deadline=30), Call(0.1, REQUEST, deadline=1)]
+        report = await run(server.address, calls)
 
     assert [outcome.kind for outcome in report.outcomes] == [Kind.REFUSED, Kind.FAILED]
 
@@ -115,7 +121,7 @@ async def test_who_gives_up_cancels_and_the_server_is_told() -> None:
         left.release()
 
     with Standin(before=before) as server:
-        report = await run(server.address, every(0.01, 20, deadline=30, cancel=0.05))
+        report = await run(server.address, every(0.01, 20, deadline=30, cancel=1.0))
         assert all(left.acquire(timeout=10) for _ in range(20))
 
     assert report.count(Kind.CANCELLED) == 20
@@ -194,9 +200,9 @@ def test_the_command_reports_for_people_and_programs(tmp_path: Path) -> None:
 
     with Standin() as server:
         done = emojinet(
-            "load", picture, "--steps", "40,80", "--duration", "0.5", "--arrivals", "constant",
-            "--bulk", "0.5", "--images-per-call", "2", "--json", tmp_path / "a.json",
-            "--png", tmp_path / "a.png", server=server.address,
+            "load", picture, "--steps", "40,80", "--duration", "0.5", "--deadline", "30",
+            "--arrivals", "constant", "--bulk", "0.5", "--images-per-call", "2",
+            "--json", tmp_path / "a.json", "--png", tmp_path / "a.png", server=server.address,
         )  # fmt: skip
 
     assert done.returncode == 0
@@ -216,7 +222,9 @@ def test_figures_can_go_to_stdout_alone(tmp_path: Path) -> None:
     trace.write_text("0\n0.01\n0.02\n")
 
     with Standin() as server:
-        done = emojinet("load", "--trace", trace, "--json", "-", server=server.address)
+        done = emojinet(
+            "load", "--trace", trace, "--deadline", "30", "--json", "-", server=server.address
+        )
 
     assert json.loads(done.stdout)["offered"] == 3
     assert b"offered" in done.stderr
@@ -257,7 +265,7 @@ async def test_a_throttle_keeps_calls_back_from_a_server_that_refuses_them() -> 
         fail(context, errors.Overloaded("Others are ahead.", retry_seconds=0.5))
 
     with Standin(before=before) as server:
-        report = await run(server.address, every(0.002, 300), throttle=Throttle())
+        report = await run(server.address, every(0.002, 300, deadline=30), throttle=Throttle())
 
     kept = report.count(Kind.THROTTLED)
     assert kept > 150

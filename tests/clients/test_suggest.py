@@ -313,7 +313,7 @@ def test_urls_are_fetched_in_time_or_say_why_not(server: str, web: str) -> None:
         "http://",
     ]
 
-    done = emojinet("suggest", "--json", "--timeout", "2", *urls, server=server)
+    done = emojinet("suggest", "--json", "--timeout", "5", *urls, server=server)
 
     assert [line["path"] for line in lines(done)] == urls
     assert [line.get("error", {}).get("reason") for line in lines(done)] == [

@@ -89,11 +89,16 @@ def test_what_is_no_refusal_for_load_does_not_throttle() -> None:
         asking.observe(errors.ServerUnreachable("No server answers."))
 
 
-async def test_a_client_keeps_most_calls_from_a_server_that_refuses_them() -> None:
-    with Standin(before=lambda number, context: fail(context, BUSY)) as server:
+async def test_a_client_keeps_most_calls_from_a_server_that_refuses_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Longer than its calls may take, so that it asks none of them again.
+    monkeypatch.setattr("clients.throttle.LONGEST_SECONDS", 60.0)
+    busy = errors.Overloaded("Others are ahead.", retry_seconds=60)
+    with Standin(before=lambda number, context: fail(context, busy)) as server:
         async with AsyncClient(server.address) as client:
             for _ in range(20):
-                calls = (client.suggest([JPEG], timeout=0.2) for _ in range(20))
+                calls = (client.suggest([JPEG], timeout=10) for _ in range(20))
                 done = await asyncio.gather(*calls, return_exceptions=True)
                 assert all(isinstance(error, errors.Overloaded) for error in done)
     assert 10 < len(server.requests) < 200  # of 400

@@ -76,7 +76,7 @@ async def test_a_check_finds_the_stand_in_as_expected_but_for_its_old_times(
 ) -> None:
     async with _standin() as standin:
         report = await check(
-            "bluesky", _bluesky(standin), 3, tmp_path / "recording.jsonl", allow=LOOPBACK
+            "bluesky", _bluesky(standin), 6, tmp_path / "recording.jsonl", allow=LOOPBACK
         )
 
     verdicts = {name: a.verdict for name, a in report.assumptions.items()}

@@ -21,7 +21,7 @@ from services.crawler.fetch import PER_HOST, FetchFailed, Outcome
 from services.crawler.post import PostImage
 from services.crawler.sources.imported import ImportedSource
 from services.shared.errors import Internal
-from tests.crawler.running import Running, Unpooled, brisk, collect, crawler, funnel  # noqa: F401
+from tests.crawler.running import Running, Unpooled, brisk, collect, crawler, funnel, until  # noqa: F401
 from tests.standin.standin import Standin
 from tests.standin.truth import wanted
 from tests.standin.world import Post, World, folded
@@ -195,7 +195,8 @@ async def test_what_was_used_of_a_quota_is_known_after_a_restart(tmp_path: Path)
             async with crawler(tmp_path) as running:
                 if not running.tools.frontier.live():
                     await running.start(ask)
-                await asyncio.sleep(0.8)
+                await until(lambda: standin.stats.quotas["valid"].calls == 20)
+                await asyncio.sleep(0.3)
                 quota = standin.stats.quotas["valid"]
                 assert (quota.calls, quota.refused) == (20, 0)
                 (name,) = running.tools.frontier.live()

@@ -292,7 +292,7 @@ async def test_a_token_that_expired_pauses_a_crawl_until_it_is_replaced(
     async with crawler(tmp_path) as running:
         name = await running.start(request)
         crawl = await running.reached(name, states.STATE_PAUSED)
-        assert running.sample("emojinet_crawls", state="running") == 0
+        await until(lambda: running.sample("emojinet_crawls", state="running") == 0)
         assert running.sample("emojinet_crawls", state="paused") == 1
         error = errors.from_proto(crawl.error)
         assert isinstance(error, errors.SourceRefused)

@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from ipaddress import ip_network
-from itertools import pairwise
 from pathlib import Path
 
 import aiohttp
@@ -23,6 +22,7 @@ from services.shared.pixels import MAX_BYTES
 from tests.crawler.test_web import LOOPBACK, Quick, site
 from tests.shared.test_addresses import Canary, Names
 from tests.standin import misbehaviours
+from tests.standin.pictures import Pictures
 from tests.standin.standin import Standin
 from tests.standin.world import World
 
@@ -101,6 +101,14 @@ async def outcome(fetcher: Fetcher, url: str, cid: str = "") -> Outcome | None:
     return failure.outcome if failure else None
 
 
+@pytest.fixture(scope="module")
+def drawn() -> None:
+    """The first picture takes the stand-in longer than a fetcher waits on a busy machine."""
+    world = World(seed=1, posts=2)
+    Pictures(world).of(world.image(0))
+
+
+@pytest.mark.usefixtures("drawn")
 @pytest.mark.parametrize("name", misbehaviours.TABLE)
 async def test_every_misbehaviour_ends_soon_under_its_name(name: str) -> None:
     expected: set[Outcome | None] = {
@@ -211,8 +219,9 @@ async def test_a_delay_that_robots_txt_asks_for_is_kept() -> None:
         return server.Response(body=JPEG, content_type="image/jpeg")
 
     async with site(handler) as url, Web(allow=LOOPBACK) as web, fetching(web) as fetcher:
+        began = time.monotonic()
         await asyncio.gather(*(fetched(fetcher, str(url / str(n))) for n in range(5)))
-    assert all(later - earlier > 0.18 for earlier, later in pairwise(times))
+    assert all(at - began > 0.2 * n - 0.02 for n, at in enumerate(times))
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def test_a_live_source_is_checked_from_the_command_line(tmp_path: Path) -> None:
     with Child("--seed=3", "--posts=100", "--edge-px=64", "--past=0", "--rate=50") as standin:
         program = [sys.executable, "-m", "services.crawler", "--allow-addresses=127.0.0.0/8"]
         server = f"--jetstream={standin.base_url.replace('http', 'ws')}"
-        rest = [f"--cdn={standin.base_url}", "--for=2s", f"--record={recording}"]
+        rest = [f"--cdn={standin.base_url}", "--for=5s", f"--record={recording}"]
         done = subprocess.run(
             [*program, "check", "bluesky", server, *rest],
             capture_output=True, text=True, timeout=60, check=False,

@@ -69,6 +69,7 @@ class Live:
         for post in posts:
             await self._standin.emit(self._standin.events.creation(post))
         await until(lambda: all(self.has(post) for post in posts))
+        await until(lambda: not self.running.tools.frontier.pending(self.name))
 
     def has(self, post: Post) -> bool:
         return WORLD.uri(post) in self.running.kept(self.name)
@@ -224,12 +225,12 @@ async def test_who_opts_out_is_out_until_they_opt_in_again(
 
 
 async def test_a_live_crawl_ends_when_its_time_is_over(standin: Standin, tmp_path: Path) -> None:
-    async with going(standin, tmp_path, max_duration=Duration(seconds=1)) as live:
+    async with going(standin, tmp_path, max_duration=Duration(seconds=2)) as live:
         await live.post(KEEPING[0])
         crawl = await live.running.reached(live.name)
         assert crawl.state == states.STATE_SUCCEEDED
         lasted = crawl.end_time.ToMilliseconds() - crawl.create_time.ToMilliseconds()
-        assert 1000 <= lasted < 4000
+        assert 2000 <= lasted < 5000
         assert funnel(crawl, "image") == {"stored": len(KEEPING[0].images)}
 
 
@@ -406,7 +407,7 @@ async def test_a_picture_that_is_removed_while_another_crawl_meets_it_stays_away
 ) -> None:
     async with crawler(tmp_path / "data") as running:
         await running.crawl(table(tmp_path / "a", (flat(), "ann")))
-        monkeypatch.setattr(module, "SETTLE_SECONDS", 0.5)
+        monkeypatch.setattr(module, "SETTLE_SECONDS", 2.0)
         crawl = await _overtaken(
             running,
             tmp_path / "b",
@@ -444,7 +445,7 @@ async def test_a_picture_whose_first_author_opts_out_meanwhile_is_fetched_anew_f
 ) -> None:
     async with crawler(tmp_path / "data") as running:
         await running.crawl(table(tmp_path / "a", (flat(), "ann")))
-        monkeypatch.setattr(module, "SETTLE_SECONDS", 0.5)
+        monkeypatch.setattr(module, "SETTLE_SECONDS", 2.0)
         crawl = await _overtaken(running, tmp_path / "b", flat(), lambda: opt_out(running, "ann"))
         assert funnel(crawl, "image") == {"stored": 1}
         assert running.files() == 1

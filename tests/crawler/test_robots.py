@@ -32,7 +32,7 @@ async def verdict(variant: str, path: str = "p/1_7.jpg") -> bool:
         return await standin.VARIANTS[variant](request)
 
     async with site(handler) as url, Web(allow=LOOPBACK) as web:
-        return await Robots(web, answer_seconds=0.5).allowed(url.join(url / path))
+        return await Robots(web, answer_seconds=2.0).allowed(url.join(url / path))
 
 
 CANNOT_SAY = {"unavailable", "broken", "slow", "reset"}

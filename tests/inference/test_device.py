@@ -35,10 +35,12 @@ def test_a_timed_device_says_what_its_batches_take_and_answers_the_prior(
     assert said["seconds"]["4"] == pytest.approx(0.05)
     edge = published.preprocessing.size_px
     record = device.ASK.pack(False, False, -1) + bytes(edge * edge * 3)
+    began = time.perf_counter()
     reply = handle(memoryview(record * 2))
+    elapsed = time.perf_counter() - began
     (took,) = device.TOOK.unpack_from(reply)
     size = device.SIZE.unpack_from(reply, device.TOOK.size)[0]
-    assert took == pytest.approx(0.03, rel=0.5)
+    assert 0.03 <= took <= elapsed
     assert len(reply) == device.TOOK.size + 2 * (device.SIZE.size + size)
     logits = np.frombuffer(reply, "<f4", size // 4, device.TOOK.size + device.SIZE.size)
     prior = published.vocabulary.prior()
@@ -48,12 +50,12 @@ def test_a_timed_device_says_what_its_batches_take_and_answers_the_prior(
 @pytest.mark.parametrize("alone", [False, True])
 def test_an_image_that_is_alone_is_computed_by_what_is_wider(published: Model, alone: bool) -> None:
     one = timed.open_timed(published, "timed:1ms")
-    other = timed.open_timed(published, "timed:200ms")
+    other = timed.open_timed(published, "timed:1000ms")
     edge = published.preprocessing.size_px
     record = device.ASK.pack(alone, False, -1) + bytes(edge * edge * 3)
     reply = device.Device(published, one, other, time.perf_counter).handle(memoryview(record))
     (took,) = device.TOOK.unpack_from(reply)
-    assert (took >= 0.2) is alone
+    assert (took >= 1) is alone
 
 
 def test_none_of_these_takes_nothing_from_a_timed_prior(published: Model) -> None:

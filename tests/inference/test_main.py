@@ -46,18 +46,25 @@ def run(*flags: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+# A server that has just begun to listen is found at once.
+AT_ONCE = [(f"grpc.{which}_reconnect_backoff_ms", 100) for which in ("initial", "min", "max")]
+DECODING = (
+    'emojinet_queue_wait_seconds_count{outcome="served",priority="interactive",stage="decode"}'
+)
+
+
 class Program:
     """A running server process and a channel to it."""
 
     def __init__(self, process: "subprocess.Popen[str]", port: int, metrics_port: int) -> None:
         self.process, self.port, self.metrics_port = process, port, metrics_port
-        self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+        self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", AT_ONCE)
         self.stub = rpc.InferenceServiceStub(self.channel)
         self.health = health_pb2_grpc.HealthStub(self.channel)
 
     async def status(self, name: str) -> int:
         asked = health_pb2.HealthCheckRequest(service=name)
-        return int((await self.health.Check(asked, timeout=2, wait_for_ready=True)).status)
+        return int((await self.health.Check(asked, timeout=30, wait_for_ready=True)).status)
 
     async def ready(self) -> None:
         async with asyncio.timeout(60):
@@ -96,7 +103,7 @@ async def program(*flags: str) -> AsyncIterator[Program]:
 async def test_sigterm_under_load_fails_no_admitted_call_and_health_tells_first(
     tiny: Path,
 ) -> None:
-    async with program(f"--model={tiny}", "--backend=timed:20ms") as p:
+    async with program(f"--model={tiny}", "--backend=timed:100ms") as p:
         await p.ready()
         seen: list[tuple[str, int]] = []
 
@@ -110,7 +117,9 @@ async def test_sigterm_under_load_fails_no_admitted_call_and_health_tells_first(
 
         watchers = [asyncio.create_task(watch(name)) for name in ("ready", "live")]
         admitted = [p.suggest() for _ in range(40)]
-        await asyncio.sleep(0.3)
+        async with asyncio.timeout(20):
+            while f"{DECODING} 40.0" not in await asyncio.to_thread(p.metrics):
+                await asyncio.sleep(0.05)
         p.process.send_signal(signal.SIGTERM)
         live = [await p.status("live")]
         while await p.status("ready") == SERVING:
@@ -224,7 +233,7 @@ async def test_what_becomes_live_in_the_registry_is_served_and_what_is_broken_is
         (root / "staged" / "manifest.json").write_text(json.dumps({**manifest, "name": "second"}))
         second = registry.publish(root, root / "staged")
         registry.activate(root, second)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (await p.suggest()).model.name != "second":
                 await asyncio.sleep(0.05)
         weights = registry.folder(root, first) / "vocabulary.json"

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,11 @@ from services.shared.queue import Priority, QueueMetrics
 
 def policies(pid: int) -> dict[int, int]:
     """Of each thread of a process how it is scheduled."""
-    return {int(t): os.sched_getscheduler(int(t)) for t in os.listdir(f"/proc/{pid}/task")}
+    found = {}
+    for thread in map(int, os.listdir(f"/proc/{pid}/task")):
+        with suppress(ProcessLookupError):  # one that has just ended
+            found[thread] = os.sched_getscheduler(thread)
+    return found
 
 
 def test_what_is_done_nicely_gives_way_and_leaves_the_caller_as_it_was() -> None:

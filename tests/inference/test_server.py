@@ -167,8 +167,8 @@ async def test_a_deadline_that_even_an_idle_server_would_miss_is_refused_at_once
 async def test_what_only_this_server_cannot_answer_in_time_says_when_to_try_again(
     tiny: Path,
 ) -> None:
-    async with inference(tiny, "timed:300ms") as running:
-        calls = [running.stub.Suggest(request(CAT), timeout=3) for _ in range(40)]
+    async with inference(tiny, "timed:600ms") as running:
+        calls = [running.stub.Suggest(request(CAT), timeout=6) for _ in range(40)]
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
         refused = [o for o in outcomes if isinstance(o, grpc.aio.AioRpcError)]
         assert {o.code() for o in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}

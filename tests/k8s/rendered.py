@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -13,7 +14,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 K8S = ROOT / "k8s"
 BINARIES = Path(sys.executable).parent
-OVERLAYS = sorted(path.name for path in (K8S / "overlays").iterdir())
+OVERLAYS = sorted(path.name for path in (K8S / "overlays").glob("[!.]*"))
 SERVICES = ("inference", "crawler", "trainer")
 # What a user's own overlay may add to one of ours.
 ADDITIONS: dict[str, tuple[str, ...]] = {
@@ -43,16 +44,13 @@ def _rendered(name: str) -> str:
     overlay = K8S / "overlays" / name.partition("+")[0]
     if name in OVERLAYS:
         return json.dumps(kustomize(overlay))
-    own = K8S / "overlays" / f".test-{name}"  # beside the others: kustomize takes no absolute path
-    own.mkdir()
-    try:
+    # Beside the others, as kustomize takes no absolute path; another program may test as well.
+    with TemporaryDirectory(prefix=".test-", dir=K8S / "overlays") as folder:
+        own = Path(folder)
         components = [f"../../components/{part}" for part in ADDITIONS[name]]
         asked = {"resources": [f"../{overlay.name}"], "components": components}
         (own / "kustomization.yaml").write_text(json.dumps(asked))
         return json.dumps(kustomize(own))
-    finally:
-        (own / "kustomization.yaml").unlink()
-        own.rmdir()
 
 
 def rendered(name: str) -> list[Object]:

@@ -118,11 +118,11 @@ def test_the_window_and_the_interval_of_the_signal_are_divided() -> None:
 @pytest.mark.system
 @pytest.mark.alone
 def test_the_fleet_grows_with_a_step_and_no_call_fails(tiny: Path, tmp_path: Path) -> None:
-    load = (Stretch("low", 90, 1.9, 1.9), Stretch(STEP, 240, 5.7, 5.7))
+    load = (Stretch("low", 90, 1.9, 1.9), Stretch(STEP, 360, 5.7, 5.7))
     own = asyncio.run(scaling.own_seconds(tmp_path, tiny))
     run = asyncio.run(scaling.run("ours", load, 10, tmp_path / "run", tiny, own))
     assert figures(run)["failed_calls"] == 0, run.report["why"]
-    assert max(sync.ready for sync in run.syncs) >= 6
+    assert max(sync.ready for sync in run.syncs) >= 6, run.syncs
 
 
 @pytest.mark.system

@@ -66,7 +66,12 @@ def leave(pipe: int) -> tuple[bytes, Handle]:
     sys.exit(3)
 
 
-STARTS = {"prepare": prepare, "refuse": refuse, "fail": fail, "leave": leave}
+def hang(pipe: int) -> tuple[bytes, Handle]:
+    time.sleep(60)
+    return prepare(pipe)
+
+
+STARTS = {"prepare": prepare, "refuse": refuse, "fail": fail, "leave": leave, "hang": hang}
 
 
 def main(pipe: Annotated[int, typer.Option()], start: str = "prepare") -> None:

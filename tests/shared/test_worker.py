@@ -201,13 +201,13 @@ async def test_a_stopped_worker_does_not_stop_its_parent(worker: Worker) -> None
 
     os.kill(worker.pid, signal.SIGSTOP)
     ticker = asyncio.create_task(tick())
-    died = await death(worker.do([b"length ", bytes(16 * MIB)], 1.0))
+    died = await death(worker.do([b"length ", bytes(16 * MIB)], 3.0))
     ticker.cancel()
 
     assert died.over_limit
     assert is_gone(worker.pid)
     assert len(ticks) > 30
-    assert max(after - before for before, after in pairwise(ticks)) < 0.3
+    assert max(after - before for before, after in pairwise(ticks)) < 1.5
 
 
 async def test_killing_twice_tells_the_same_exit_code(worker: Worker) -> None:
@@ -240,7 +240,7 @@ async def test_a_worker_that_ends_before_it_is_ready_has_died(
 
 
 async def test_a_start_that_is_cancelled_leaves_no_process() -> None:
-    worker = Worker(PROGRAM, [])
+    worker = Worker(PROGRAM, ["--start=hang"])
     starting = asyncio.create_task(worker.start())
     await asyncio.sleep(0.05)
     starting.cancel()

@@ -59,7 +59,7 @@ async def test_a_watcher_sees_the_state_of_now_then_changes_then_the_end(tmp_pat
 
 
 async def test_one_run_is_at_work_and_the_others_wait_in_their_order(tmp_path: Path) -> None:
-    script(tmp_path, steps=15)
+    script(tmp_path, steps=50)
     async with trainer(tmp_path) as running:
         names = [await running.start() for _ in range(3)]
         await running.reached(names[0], is_in(RUNNING))
@@ -117,18 +117,18 @@ async def test_a_process_that_lingers_when_it_is_done_is_ended(
 
 
 async def test_a_process_that_is_killed_is_started_again_and_goes_on(tmp_path: Path) -> None:
-    script(tmp_path, steps=60)
+    script(tmp_path, steps=200)
     async with trainer(tmp_path) as running:
         name = await running.start()
         run = await running.reached(name, lambda run: run.progress.step > 5)
         os.kill(starts(run.uri)[-1], signal.SIGKILL)
         run = (await running.seen(name))[-1]
-        assert (run.state, run.progress.step) == (SUCCEEDED, 60)
+        assert (run.state, run.progress.step) == (SUCCEEDED, 200)
         assert len(starts(run.uri)) == 2
         # Steps that were made twice were learned from twice, and none is counted below zero.
         counted = running.sample("emojinet_train_images_total")
         assert counted is not None
-        assert counted >= 60 * standin.BATCH
+        assert counted >= 200 * standin.BATCH
 
 
 async def test_a_process_that_dies_often_and_gets_further_comes_to_its_end(tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ async def test_who_stops_watching_harms_nothing(tmp_path: Path) -> None:
 
 
 async def test_runs_go_on_after_a_restart(tmp_path: Path) -> None:
-    script(tmp_path, steps=60)
+    script(tmp_path, steps=200)
     async with trainer(tmp_path) as running:
         first, second = await running.start(), await running.start()
         run = await running.reached(first, lambda run: run.progress.step > 5)
@@ -276,7 +276,7 @@ async def test_runs_go_on_after_a_restart(tmp_path: Path) -> None:
             assert (await running.seen(name))[-1].state == SUCCEEDED
         counted = running.sample("emojinet_train_images_total")
         assert counted is not None
-        assert 60 * standin.BATCH < counted < 2 * 60 * standin.BATCH
+        assert 200 * standin.BATCH < counted < 2 * 200 * standin.BATCH
     assert len(starts(run.uri)) == 2
 
 

@@ -168,7 +168,7 @@ async def test_a_mention_with_nothing_to_look_at_is_told_how_it_is_done(
 async def test_a_mention_whose_picture_only_the_other_event_has_is_answered_once(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "PAUSE_SECONDS", 0.2)
+    monkeypatch.setattr(app, "PAUSE_SECONDS", 1.0)
     posted = message(f"<@{ME}> look", [workspace.picture()])
     bare = {key: value for key, value in posted.items() if key not in ("files", "subtype")}
     with Standin() as server:
@@ -176,7 +176,7 @@ async def test_a_mention_whose_picture_only_the_other_event_has_is_answered_once
             await slack.event({**bare, "type": "app_mention"})
             await slack.event(posted)
             await answered(workspace)
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(1.5)
     assert texts(workspace) == [PIZZA]
 
 

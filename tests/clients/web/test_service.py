@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,16 +35,20 @@ async def test_the_totals_are_those_of_the_service(tiny: Path) -> None:
     async with inference(tiny, "timed:20ms") as running:
         with metrics(running.registry) as url:
             async with serving(running.address, url) as page:
+                began = time.monotonic()
                 for _ in range(3):
                     assert (await page.suggest(form(("cat.png", CAT))))[0] == 200
+                took = time.monotonic() - began
                 status, _, told = await page.get("/api/service")
     assert status == 200
     assert told["images"] == told["waits"] == told["calls"]["OK"] == 3
     assert told["refused"] == 0
     assert told["model"]["name"] == "tiny"
     assert told["stages"]["device"]["slots"] == 1
-    assert 0.06 <= told["stages"]["device"]["busy_seconds"] < 0.2
-    assert 0 <= told["wait_seconds"] < 0.1
+    busy_seconds = told["stages"]["device"]["busy_seconds"]
+    assert busy_seconds >= 0.06
+    assert told["wait_seconds"] >= 0
+    assert busy_seconds + told["wait_seconds"] <= took  # they came one after the other
     assert told["objective_seconds"] == 0.1
 
 
@@ -56,7 +61,7 @@ async def test_a_refused_picture_counts_as_a_second_of_wait(tiny: Path) -> None:
                     await running.stub.Suggest(request, timeout=5)  # hopeless, so at once
                 _, _, told = await page.get("/api/service")
     assert (told["refused"], told["waits"]) == (1, 1)
-    assert 1 <= told["wait_seconds"] < 1.01
+    assert 1 <= told["wait_seconds"] < 1.1
 
 
 async def test_bulk_work_is_no_demand_and_no_wait(tiny: Path) -> None:

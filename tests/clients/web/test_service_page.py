@@ -1,5 +1,6 @@
 """The second view in a real Chromium: the service living."""
 
+import asyncio
 import re
 import subprocess
 import urllib.request
@@ -54,6 +55,17 @@ def cell(page: Page, figure: str, column: int = 0) -> Any:
     return expect(page.get_by_role("row", name=figure).get_by_role("cell").nth(column))
 
 
+async def agreed_capacity(page: Page, metrics_url: str) -> float:
+    """What the service says that it can do, images a second, once the page says the same."""
+    async with asyncio.timeout(10):
+        while True:
+            with urllib.request.urlopen(metrics_url, timeout=5) as told:
+                capacity = Samples(told.read().decode()).total("capacity_images_per_second")
+            if await page.inner_text("#capacity") == f"of about {capacity:.0f} it can do":
+                return capacity
+            await asyncio.sleep(0.2)
+
+
 async def test_the_figures_move_under_load(tiny: Path, browser: Browser) -> None:
     more = re.compile(r"^[1-9]")
     with (
@@ -76,12 +88,8 @@ async def test_the_figures_move_under_load(tiny: Path, browser: Browser) -> None
                 await cell(page, "Images a second", 2).to_have_text(more)
                 calls = page.get_by_role("row", name="RESOURCE_EXHAUSTED").get_by_role("cell")
                 await expect(calls).to_have_text(more)
-            # About 50; nothing runs by now that would refine it.
-            with urllib.request.urlopen(inference.metrics_url, timeout=5) as told:
-                capacity = Samples(told.read().decode()).total("capacity_images_per_second")
-            assert capacity == pytest.approx(50, rel=0.1)
-            about = f"of about {capacity:.0f} it can do"
-            await expect(page.locator("#capacity")).to_have_text(about)
+            # A sleep may last longer than 20 ms, and never takes less.
+            assert 25 < await agreed_capacity(page, inference.metrics_url) < 50.5
             chart = page.get_by_role("img", name=re.compile(r"Images a second: now \d"))
             await expect(chart).to_be_visible()
             assert await page.evaluate(INKED, "images") > before

@@ -214,7 +214,7 @@ async def test_connections_that_break_lose_and_repeat_nothing(path: str) -> None
 async def test_a_compressed_stream_says_the_same(path: str) -> None:
     async with _standin(posts=20) as (standin, web):
         url, dictionary = _socket_url(standin) + path, standin.jetstream.dictionary.as_bytes()
-        plain = await _some(_stream(web, url, begin="1"), Window(), seconds=1)
+        plain = await _some(_stream(web, url, begin="1"), Window(), seconds=3)
 
         packed = await _some(
             _stream(web, url, begin="1", dictionary=dictionary), Window(), count=len(plain)

@@ -187,9 +187,9 @@ async def test_the_earlier_of_timeout_and_deadline_counts(tiny: Path) -> None:
 async def test_what_only_this_server_cannot_answer_in_time_says_when_to_try_again(
     tiny: Path, decoded: bool
 ) -> None:
-    async with inference(tiny, "timed:300ms") as running:
+    async with inference(tiny, "timed:600ms") as running:
         ask = black(1) if decoded else pictures(CAT)
-        ask.parameters["timeout"].uint64_param = 3_000_000
+        ask.parameters["timeout"].uint64_param = 6_000_000
         calls = [running.oip.ModelInfer(ask, timeout=30) for _ in range(40)]
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
         shed = [outcome for outcome in outcomes if isinstance(outcome, grpc.aio.AioRpcError)]
