@@ -71,7 +71,7 @@ def is_ready(address: str, server: "subprocess.Popen[bytes]") -> bool:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now, and which no system gives to others by itself."""
+    """A port that nobody listens on now, below those that Linux gives to others by itself."""
     while True:
         port = 20_000 + secrets.randbelow(12_000)
         with socket.socket() as probe, contextlib.suppress(OSError):

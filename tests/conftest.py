@@ -24,7 +24,7 @@ from services.shared.vocabulary import Vocabulary
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Hypothesis would fail an example of 200 ms, which any takes on a machine that does something else.
+# Hypothesis would fail an example of 200 ms, which any may take on a busy machine.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 

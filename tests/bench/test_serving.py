@@ -77,20 +77,19 @@ def calls(count: int, every_seconds: float, deadline: float = 1.0) -> list[Call]
 
 
 async def test_a_closed_loop_has_as_many_callers_as_it_says() -> None:
-    here: list[None] = []
-    most = 0
+    here = most = 0
 
     async def send(request: bytes, timeout: float) -> bytes:
-        nonlocal most
-        here.append(None)
-        most = max(most, len(here))
+        nonlocal here, most
+        here += 1
+        most = max(most, here)
         await asyncio.sleep(0.05)
-        here.pop()
+        here -= 1
         return request
 
     load = await closed_loop(send, [b"picture"], 4, 1.0)
     assert most == 4
-    assert 0 < load.rate <= 80  # each with 20 calls a second at most
+    assert 40 < load.rate <= 80  # each with 20 calls a second at most
     assert load.report.count(Kind.GOOD) == len(load.report.outcomes)
 
 
@@ -138,7 +137,7 @@ async def test_refusals_over_grpc_are_counted_and_a_throttle_keeps_calls_back() 
         plain = await open_loop(send, calls(100, 0.002), 1.0)
         throttled = await open_loop(send, calls(300, 0.002), 1.0, Throttle(draw=lambda: 0.0))
     assert plain.report.count(Kind.REFUSED) == 100
-    assert throttled.report.count(Kind.THROTTLED) > 50
+    assert throttled.report.count(Kind.THROTTLED) > 150
 
 
 async def test_what_our_server_says_of_its_time_is_read() -> None:

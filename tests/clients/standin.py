@@ -4,6 +4,7 @@
 ...     grpc.channel_ready_future(grpc.insecure_channel(server.address)).result(5)
 """
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
@@ -48,6 +49,12 @@ def fail(context: Context, error: errors.EmojinetError) -> NoReturn:
     """Ends the call as our servers do."""
     context.abort_with_status(rpc_status.to_status(errors.to_proto(error)))
     raise AssertionError("abort raises")
+
+
+def hold(context: Context) -> None:
+    """Until the caller has gone."""
+    while context.is_active():
+        time.sleep(0.01)
 
 
 class Standin(rpc.InferenceServiceServicer):

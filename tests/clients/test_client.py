@@ -17,7 +17,7 @@ from clients.client import AsyncClient, Client
 from emojinet.v1 import error_reason_pb2 as reasons
 from emojinet.v1 import inference_service_pb2 as pb
 from services.shared import errors
-from tests.clients.standin import EMOJI, MODEL, Context, Standin, fail
+from tests.clients.standin import EMOJI, MODEL, Context, Standin, fail, hold
 
 JPEG = b"\xff\xd8 and so on"
 
@@ -287,8 +287,7 @@ async def test_a_cancelled_task_cancels_its_call() -> None:
 
     def before(number: int, context: Context) -> None:
         loop.call_soon_threadsafe(arrived.set)
-        while context.is_active():
-            time.sleep(0.01)
+        hold(context)
         loop.call_soon_threadsafe(gone.set)
 
     with Standin(before=before) as server:

@@ -24,7 +24,7 @@ from services.shared.vocabulary import Vocabulary
 from tests.clients import commandline
 from tests.clients.commandline import COMMAND, clean
 from tests.clients.crawler_standin import VOCABULARY, CrawlerStandin, crawl
-from tests.clients.standin import Context, fail
+from tests.clients.standin import Context, fail, hold
 
 pytestmark = pytest.mark.system
 
@@ -241,8 +241,7 @@ def test_who_waits_for_a_person_says_for_what() -> None:
 
 def test_ctrl_c_ends_the_watching_and_not_the_crawl() -> None:
     def between(context: Context) -> None:
-        while context.is_active():
-            time.sleep(0.01)
+        hold(context)
 
     with CrawlerStandin(RUNNING, SUCCEEDED, between=between) as standin:
         process = subprocess.Popen(
@@ -267,8 +266,7 @@ def test_a_restart_of_the_server_does_not_end_the_watching() -> None:
 
     def breaks(context: Context) -> None:
         broken.set()
-        while context.is_active():
-            time.sleep(0.01)
+        hold(context)
 
     with CrawlerStandin(RUNNING, LATER, between=breaks) as before:
         process = subprocess.Popen(

@@ -2,7 +2,6 @@
 
 import logging
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from services.shared.errors import EmojinetError, FileUnreadable, ServerUnreacha
 from tests.clients.commandline import emojinet
 from tests.clients.standin import Standin, fail
 from tests.shared.authority import Authority
+from tests.standin.wire import RESET
 
 JPEG = b"\xff\xd8"
 Secured = Callable[..., Standin]
@@ -66,8 +66,7 @@ def ending() -> Iterator[str]:
                 connection, _ = listening.accept()
                 with connection:
                     connection.recv(1)
-                    reset = struct.pack("ii", 1, 0)
-                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=serve)

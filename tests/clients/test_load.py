@@ -19,7 +19,7 @@ from clients.throttle import Throttle
 from emojinet.v1 import inference_service_pb2 as pb
 from services.shared import errors
 from tests.clients.commandline import emojinet
-from tests.clients.standin import Context, Standin, fail
+from tests.clients.standin import Context, Standin, fail, hold
 
 JPEG = b"\xff\xd8 and so on"
 (REQUEST,) = requests([JPEG], random.Random(1))
@@ -102,8 +102,7 @@ async def test_a_deadline_that_passes_is_a_failure_and_one_refused_early_a_refus
     def before(number: int, context: Context) -> None:
         if context.time_remaining() > 5:
             fail(context, errors.DeadlineTooShort("Needs 60 s.", neededMilliseconds="60000"))
-        while context.is_active():
-            time.sleep(0.01)
+        hold(context)
 
     with Standin(before=before) as server:
         calls = [Call(0, REQUEST, deadline=30), Call(0.1, REQUEST, deadline=1)]
@@ -116,8 +115,7 @@ async def test_who_gives_up_cancels_and_the_server_is_told() -> None:
     left = threading.Semaphore(0)
 
     def before(number: int, context: Context) -> None:
-        while context.is_active():
-            time.sleep(0.005)
+        hold(context)
         left.release()
 
     with Standin(before=before) as server:

@@ -12,7 +12,7 @@ from clients.status import ANSWER_SECONDS
 from emojinet.v1 import state_pb2 as states
 from services.shared import errors
 from tests.clients.crawler_standin import CrawlerStandin, crawl
-from tests.clients.standin import MODEL, Context, Standin, fail
+from tests.clients.standin import MODEL, Context, Standin, fail, hold
 from tests.clients.trainer_standin import TrainerStandin, model, run
 
 NOBODY = "127.0.0.1:1"
@@ -113,8 +113,7 @@ def test_a_service_that_hangs_keeps_nobody_waiting(
 
 class HangingTrainer(TrainerStandin):
     def ListRuns(self, request: Any, context: Context) -> Any:
-        while context.is_active():
-            time.sleep(0.05)
+        hold(context)
 
 
 def test_what_a_server_says_cannot_steer_a_terminal(

@@ -29,7 +29,7 @@ from clients.suggest import Look
 from emojinet.v1 import inference_service_pb2 as pb
 from services.shared import errors
 from tests.clients.commandline import COMMAND, clean, emojinet
-from tests.clients.standin import Context, Standin, pizza
+from tests.clients.standin import Context, Standin, hold, pizza
 
 JPEG = b"\xff\xd8 and so on"
 
@@ -395,8 +395,7 @@ def test_a_server_that_breaks_the_contract_harms_nobody(tmp_path: Path) -> None:
 
 def test_a_call_that_takes_too_long_is_an_error_of_its_picture(tmp_path: Path) -> None:
     def before(number: int, context: Context) -> None:
-        while context.is_active():
-            time.sleep(0.01)
+        hold(context)
 
     with Standin(before=before) as server:
         done = emojinet("suggest", "--json", "-", "--timeout", "0.3", server=server.address)
@@ -444,8 +443,7 @@ def test_ctrl_c_ends_it_at_once_and_quietly(tmp_path: Path) -> None:
 
     def before(number: int, context: Context) -> None:
         arrived.set()
-        while context.is_active():
-            time.sleep(0.01)
+        hold(context)
 
     names = [picture(tmp_path / f"{n}.jpg") for n in range(20)]
     # As in a terminal: who runs these tests in the background passes on a SIGINT that is ignored.

@@ -19,7 +19,7 @@ from emojinet.v1 import trainer_service_pb2 as pb
 from services.shared import errors
 from tests.clients import commandline
 from tests.clients.commandline import COMMAND, clean
-from tests.clients.standin import Context
+from tests.clients.standin import Context, hold
 from tests.clients.trainer_standin import TrainerStandin, run
 
 pytestmark = pytest.mark.system
@@ -168,8 +168,7 @@ def test_in_a_terminal_a_run_has_a_bar() -> None:
 
 def test_ctrl_c_ends_the_watching_and_not_the_run() -> None:
     def between(context: Context) -> None:
-        while context.is_active():
-            time.sleep(0.01)
+        hold(context)
 
     with TrainerStandin(RUNNING, SUCCEEDED, between=between) as standin:
         process = subprocess.Popen(
@@ -192,8 +191,7 @@ def test_a_restart_of_the_server_does_not_end_the_watching() -> None:
 
     def breaks(context: Context) -> None:
         broken.set()
-        while context.is_active():
-            time.sleep(0.01)
+        hold(context)
 
     with TrainerStandin(RUNNING, LATER, between=breaks) as before:
         process = subprocess.Popen(

@@ -340,7 +340,7 @@ async def test_no_more_bytes_are_in_flight_than_the_budget_has() -> None:
     assert most > 2 * size
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(sizes=st.lists(st.integers(1, MAX_BYTES), min_size=1, max_size=120))
 @example(sizes=[MAX_BYTES] * 120)
 def test_a_budget_is_kept_and_never_stuck_whatever_the_sizes(sizes: list[int]) -> None:

@@ -197,7 +197,7 @@ posts = st.lists(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(pages=st.lists(posts, max_size=4), again=st.booleans())
 def test_whatever_comes_twice_is_stored_counted_and_fetched_once(
     tmp_path_factory: pytest.TempPathFactory, pages: list[list[Kept]], again: bool

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.system
 HOUR = 3600.0
 START = 1_440_000_000.0  # September 2015
 simulations = settings(
-    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+    max_examples=25, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
 T = TypeVar("T")
 
@@ -588,7 +588,6 @@ names = st.sampled_from(
 values = st.text(max_size=30) | st.integers(-(10**30), 10**30).map(str)
 
 
-@settings(deadline=None)
 @given(answers=st.lists(st.tuples(st.integers(100, 599), st.dictionaries(names, values))))
 def test_no_headers_whatever_stop_it_for_more_than_a_day(
     answers: list[tuple[int, dict[str, str]]],

@@ -143,7 +143,7 @@ async def test_a_delay_that_is_asked_for_is_kept_within_reason(text: str, second
         assert (await Robots(web).rules(url)).pace_seconds == seconds
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(content=st.binary() | st.text().map(str.encode))
 def test_no_robots_txt_whatever_breaks_us(content: bytes) -> None:
     async def scene() -> None:

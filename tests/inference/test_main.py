@@ -32,6 +32,11 @@ from tests.inference.oip.requests import pictures
 CAT = next(path for path in installed() if path.name == "chelsea.png").read_bytes()
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+# A server that has just begun to listen is found at once.
+AT_ONCE = [(f"grpc.{which}_reconnect_backoff_ms", 100) for which in ("initial", "min", "max")]
+DECODING = (
+    'emojinet_queue_wait_seconds_count{outcome="served",priority="interactive",stage="decode"}'
+)
 PROGRAM = [sys.executable, "-m", "services.inference"]
 
 
@@ -44,13 +49,6 @@ def run(*flags: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         env=os.environ | environment,
         check=False,
     )
-
-
-# A server that has just begun to listen is found at once.
-AT_ONCE = [(f"grpc.{which}_reconnect_backoff_ms", 100) for which in ("initial", "min", "max")]
-DECODING = (
-    'emojinet_queue_wait_seconds_count{outcome="served",priority="interactive",stage="decode"}'
-)
 
 
 class Program:

@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -163,7 +163,6 @@ def test_the_largest_part_of_an_avif_is_its_size() -> None:
     assert header.read(content[:at] + grown) == ("AVIF", 300, 200, False)
 
 
-@settings(deadline=None)
 @given(width=st.integers(1, 300), height=st.integers(1, 300))
 def test_the_size_of_a_heic_is_that_of_its_whole_blocks(width: int, height: int) -> None:
     found = header.read(corpus.encoded(Image.new("RGB", (width, height)), "HEIF", quality=30))

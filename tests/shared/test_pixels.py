@@ -145,7 +145,7 @@ def test_64_megapixels_fit_into_the_memory_of_a_decoder(tmp_path: Path) -> None:
     assert dict.fromkeys(outcomes, "decoded") == {name: out[0] for name, out in outcomes.items()}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(pixels.FORMATS), st.data())
 def test_what_is_cut_short_never_passes_for_a_whole_picture(kind: str, data: st.DataObject) -> None:
     progressive = {"progressive": data.draw(st.booleans())} if kind == "JPEG" else {}
@@ -160,7 +160,6 @@ def test_what_is_cut_short_never_passes_for_a_whole_picture(kind: str, data: st.
 
 
 @given(st.sampled_from(VALID), st.data())
-@settings(deadline=None)
 def test_damage_ends_in_a_picture_or_a_typed_error(case: corpus.Valid, data: st.DataObject) -> None:
     content = bytearray(case.content)
     for at in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=4)):
@@ -194,7 +193,7 @@ NAMED_SEGMENTS = [
 ANCILLARY = [b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf", b"gAMA", b"cHRM", b"pHYs", b"tIME"]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 1200), st.integers(1, 1200), st.sampled_from([64, 224, 256]))
 @example(700, 527, 256)  # half of it is 264 when rounded up, as decoders do
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])  # all but the first are Pillow's to decode
@@ -235,7 +234,7 @@ def test_the_two_decoders_of_jpegs_agree() -> None:
     assert difference(shown, pixels.decode(content)).max() <= 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 700), st.integers(1, 700))
 def test_a_crop_is_the_textbook_one(width: int, height: int) -> None:
     # Pillow rounds, and clips, between the two directions, and chooses which comes first.
@@ -246,7 +245,7 @@ def test_a_crop_is_the_textbook_one(width: int, height: int) -> None:
     assert difference(square, textbook(image_HW3, 224, 256)).max() <= 2
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(256, 900), st.booleans())
 def test_of_a_prescaled_image_the_crop_is_a_cut_and_exactly_the_textbook_one(
     longer: int, upright: bool
@@ -266,7 +265,7 @@ def test_a_crop_tells_what_part_of_the_image_it_shows() -> None:
 
 
 @given(st.integers(1, 1000), st.integers(1, 1000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_crop_lies_within_the_image_and_is_square(width: int, height: int) -> None:
     _, box = pixels.crop(noise(width, height), size_px=96, fraction=1.0)
 
@@ -298,7 +297,7 @@ def test_of_a_strip_too_long_for_a_jpeg_the_middle_is_kept() -> None:
     assert (shown[0, 32_000, 0], shown[0, 33_500, 0]) == (0, 255)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 900), st.integers(1, 900))
 def test_prescaling_leaves_a_shorter_edge_of_256_and_never_enlarges(
     width: int, height: int

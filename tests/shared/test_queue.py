@@ -146,7 +146,7 @@ async def test_a_cancelled_caller_never_lets_a_second_job_onto_the_worker() -> N
         assert r.bench.peak == 1
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.tuples(st.floats(0, 0.02), st.booleans()), max_size=30), st.integers(1, 3))
 def test_there_are_never_more_jobs_than_slots_whatever_callers_do(
     callers: list[tuple[float, bool]], slots: int

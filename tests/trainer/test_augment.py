@@ -45,7 +45,7 @@ def test_the_chances_alone_decide(strength: Augment) -> None:
     assert (first == other).all() == (strength is Augment.NONE)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(1, 700),
     st.integers(1, 700),

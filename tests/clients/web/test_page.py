@@ -15,7 +15,7 @@ from PIL import Image
 from playwright.async_api import Browser, Page, Playwright, expect
 
 from services.shared import photographs
-from tests.clients.standin import Context, Standin
+from tests.clients.standin import Context, Standin, hold
 from tests.clients.web.browser import (
     CAMERA,
     PHONE,
@@ -333,11 +333,10 @@ async def test_a_phone_photographs_with_its_own_camera(browser: Browser, url: st
 
 
 async def test_a_card_that_is_removed_ends_its_request(browser: Browser) -> None:
-    def before(number: int, context: Context) -> None:
-        while context.is_active():
-            time.sleep(0.01)
-
-    with Standin(before=before) as server, started(server.address) as (url, _):
+    with (
+        Standin(before=lambda number, context: hold(context)) as server,
+        started(server.address) as (url, _),
+    ):
         async with opened(browser, url) as page:
             await drop(page, *(File(f"{n}.jpg", jpeg(64, 48)) for n in range(4)))
             await expect(page.locator(".spent").nth(3)).to_have_text("Waits for its turn")

@@ -29,7 +29,7 @@ ROWS: list[dict[str, Any]] = [
     {"image": '["a.jpg", "b.jpg"]', "labels": "pizza, slice-of-pizza", "time": "1441418343"},
     {"image": "https://x.example/5.jpg", "text": "no emoji"},
 ]
-IN_A_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+IN_A_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 async def pages(path: Path, cursor: str = "", **columns: str) -> list[Page]:

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.system
 TOKEN = "secret+t/k=n"
 BASE = "https://photos.example/v1"
 LOOPBACK = [ip_network("127.0.0.0/8")]
-QUICK = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+QUICK = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 class SimulatedClock(limits.Clock):

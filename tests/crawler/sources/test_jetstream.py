@@ -124,7 +124,7 @@ def test_a_frame_that_unpacks_to_much_more_is_malformed() -> None:
     assert "unpacks to more" in batch[0].why  # type: ignore[union-attr]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_a_stream_cut_and_taken_up_anywhere_gives_each_event_once(data: st.DataObject) -> None:
     gaps = data.draw(st.lists(st.sampled_from([0, 1, 900_000, 4_000_000]), min_size=1, max_size=40))
