@@ -12,7 +12,7 @@ from rich.console import Console
 
 from emojinet.v1 import crawler_service_pb2 as pb
 from services.crawler import check as checking
-from services.crawler import dataset, export
+from services.crawler import export, promises
 from services.crawler.prescaled import EDGE_PX
 from services.crawler.sources import Source
 from services.crawler.sources.bluesky import BlueskySource
@@ -144,7 +144,7 @@ def prescale(
 def verify(path: Annotated[Path, typer.Argument(help="A data set's folder.")]) -> None:
     """Check every byte of a data set, and that its splits share nothing."""
     with _told():
-        dataset.verify(path)
+        promises.verify(path)
         said = shards.facts(path)
     counts = ", ".join(f"{said['samples'][split]:,} {split}" for split in shards.SPLITS)
     print(f"{path} is whole: {counts}; digest {said['digest'][:12]}")

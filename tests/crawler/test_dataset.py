@@ -16,7 +16,7 @@ import pytest
 import webdataset  # type: ignore[import-untyped]
 
 from emojinet.v1 import crawler_service_pb2 as pb
-from services.crawler import dataset, duplicates, manifest
+from services.crawler import dataset, duplicates, manifest, promises
 from services.crawler.dataset import Find, Frozen
 from services.crawler.keep import Mention, Where
 from services.crawler.splits import Shares
@@ -99,7 +99,7 @@ def test_every_order_gives_the_same_bytes(tmp_path: Path, found: list[Find]) -> 
 
 
 def test_a_data_set_passes_its_own_checks(frozen: Path) -> None:
-    dataset.verify(frozen)
+    promises.verify(frozen)
 
 
 def test_its_digest_and_sizes_are_returned(tmp_path: Path, found: list[Find]) -> None:
@@ -145,7 +145,7 @@ def test_the_same_bytes_twice_are_one_sample_however_flat(
     freeze(tmp_path / "set", [flat, flat._replace(posts=found[1].posts), found[2]])
 
     assert len(keys(tmp_path / "set")) == 2
-    dataset.verify(tmp_path / "set")
+    promises.verify(tmp_path / "set")
 
 
 def test_a_picture_without_an_emoji_of_the_vocabulary_is_counted_and_left_out(
@@ -162,7 +162,7 @@ def test_a_picture_without_an_emoji_of_the_vocabulary_is_counted_and_left_out(
 def test_nothing_found_is_an_empty_data_set(tmp_path: Path) -> None:
     freeze(tmp_path / "set", [])
 
-    dataset.verify(tmp_path / "set")
+    promises.verify(tmp_path / "set")
     assert keys(tmp_path / "set") == []
 
 
@@ -216,7 +216,7 @@ def test_shards_end_at_a_thousand_samples(
     monkeypatch.setattr(shards, "SHARD_SAMPLES", 10)
     freeze(tmp_path / "set", found)
 
-    dataset.verify(tmp_path / "set")
+    promises.verify(tmp_path / "set")
     assert len(list((tmp_path / "set" / "shards").glob("train-*.tar"))) > 1
 
 
@@ -241,7 +241,7 @@ def test_what_is_excluded_is_not_read_from_then_on(own: Path) -> None:
 
     assert dataset.exclude(own, before[:3]) == 3
     assert keys(own) == before[3:]
-    dataset.verify(own)
+    promises.verify(own)
 
 
 def test_excluding_twice_or_what_is_not_there_changes_nothing(own: Path) -> None:
@@ -266,7 +266,7 @@ def test_compacting_leaves_no_byte_of_what_was_excluded(own: Path, found: list[F
     made = dataset.compact(own)
 
     assert keys(own) == left
-    dataset.verify(own)
+    promises.verify(own)
     everything = b"".join(contents(own).values())
     assert not any(key.encode() in everything for key in gone)
     table = pyarrow.parquet.read_table(own / "manifest.parquet")
@@ -304,7 +304,7 @@ def test_what_is_excluded_while_compacting_stays_excluded(
     dataset.compact(own)
 
     assert keys(own) == rest
-    dataset.verify(own)
+    promises.verify(own)
 
 
 def test_leftovers_of_a_process_that_died_are_swept(frozen: Path, tmp_path: Path) -> None:
@@ -332,9 +332,9 @@ def test_no_flipped_bit_and_no_truncation_goes_unseen(own: Path) -> None:
         content = path.read_bytes()
         path.write_bytes(damaged(content, draw))
         with pytest.raises(BadDataset, match=str(path)):
-            dataset.verify(own)
+            promises.verify(own)
         path.write_bytes(content)
-    dataset.verify(own)
+    promises.verify(own)
 
 
 def test_a_missing_or_a_stray_file_is_named(own: Path) -> None:
@@ -342,11 +342,11 @@ def test_a_missing_or_a_stray_file_is_named(own: Path) -> None:
         if name != "skew.png":
             (own / name).rename(own / "aside")
             with pytest.raises(BadDataset, match=name):
-                dataset.verify(own)
+                promises.verify(own)
             (own / "aside").rename(own / name)
     (own / "shards" / "train-000009.tar").write_bytes(b"")
     with pytest.raises(BadDataset, match="train-000009"):
-        dataset.verify(own)
+        promises.verify(own)
 
 
 def resealed(folder: Path, change: Callable[[list[dict[str, Any]]], object]) -> None:
@@ -388,7 +388,7 @@ def test_a_data_set_that_breaks_its_promises_is_refused(
     resealed(own, change)
 
     with pytest.raises(BadDataset, match=why):
-        dataset.verify(own)
+        promises.verify(own)
 
 
 def test_sizes_that_are_not_those_of_the_splits_are_refused(own: Path) -> None:
@@ -397,7 +397,7 @@ def test_sizes_that_are_not_those_of_the_splits_are_refused(own: Path) -> None:
     (own / shards.DATASET).write_bytes(shards.sealed(said))
 
     with pytest.raises(BadDataset, match="other sizes"):
-        dataset.verify(own)
+        promises.verify(own)
 
 
 # -- a full or failing disk -----------------------------------------------------------------------
@@ -476,7 +476,7 @@ def fails_at(count: int, number: int, work: Callable[[], object]) -> tuple[str, 
 
 def whole(datasets: Path) -> None:
     for folder in datasets.iterdir():
-        dataset.verify(folder)
+        promises.verify(folder)
 
 
 def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path, found: list[Find]) -> None:
@@ -492,7 +492,7 @@ def test_a_picture_taken_down_meanwhile_is_left_out(tmp_path: Path, found: list[
     gone = found[0]._replace(jpeg=tmp_path / "gone.jpg")
     freeze(tmp_path / "set", [gone, *found[1:10]])
 
-    dataset.verify(tmp_path / "set")
+    promises.verify(tmp_path / "set")
     assert len(keys(tmp_path / "set")) == 9
     funnel = json.loads((tmp_path / "set" / "funnel.json").read_text())
     assert {"stage": "dataset", "outcome": "taken_down", "count": 1} in funnel

@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from emojinet.v1 import crawler_service_pb2 as pb
 from emojinet.v1 import state_pb2 as states
-from services.crawler import dataset
+from services.crawler import dataset, promises
 from services.shared import errors, shards
 from tests.crawler.running import Running, brisk, crawler, until  # noqa: F401
 from tests.crawler.test_removals import photograph, said, table
@@ -74,7 +74,7 @@ async def test_a_crawl_becomes_a_data_set_that_verifies(running: Running, crawl:
     assert found.end_time.ToMilliseconds() >= found.create_time.ToMilliseconds()
     stages = {(c.stage, c.outcome): c.count for c in found.funnel.counts}
     assert stages["post", "kept"] == stages["image", "stored"] == stages["dataset", "sample"] == 12
-    dataset.verify(folder)
+    promises.verify(folder)
     listed = await running.stub.ListDatasets(pb.ListDatasetsRequest())
     assert found in listed.datasets
 
@@ -193,7 +193,7 @@ async def test_what_is_removed_before_a_data_set_is_known_is_excluded_from_it(
     found = await running.freeze(crawl.name, name="overtaken")
     assert (sum(found.samples.values()), found.excluded) == (6, 1)
     assert len(shards.excluded(Path(found.uri))) == 1
-    dataset.verify(Path(found.uri))
+    promises.verify(Path(found.uri))
 
 
 async def test_two_who_ask_for_rewriting_at_once_do_not_get_into_each_others_way(
@@ -209,7 +209,7 @@ async def test_two_who_ask_for_rewriting_at_once_do_not_get_into_each_others_way
         found = (await running.stub.GetDataset(ask)).dataset
         assert (found.excluded, sum(found.samples.values())) == (0, 9)
         assert found.digest == shards.facts(Path(found.uri))["digest"]
-        dataset.verify(Path(found.uri))
+        promises.verify(Path(found.uri))
 
 
 async def test_a_data_set_is_completed_by_the_next_process(tmp_path: Path, held: Held) -> None:
@@ -220,5 +220,5 @@ async def test_a_data_set_is_completed_by_the_next_process(tmp_path: Path, held:
     async with crawler(tmp_path / "data") as running:
         found = await running.frozen("late")
         assert found.state == states.STATE_SUCCEEDED
-        dataset.verify(Path(found.uri))
+        promises.verify(Path(found.uri))
     held.may_go_on.set()

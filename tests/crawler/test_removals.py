@@ -18,7 +18,7 @@ from PIL import Image as Pillow
 from emojinet.v1 import crawler_service_pb2 as pb
 from emojinet.v1 import state_pb2 as states
 from services.crawler import crawl as module
-from services.crawler import dataset
+from services.crawler import promises
 from services.crawler.keep import author_hash
 from services.crawler.manifest import MANIFEST
 from services.crawler.store import Store
@@ -185,7 +185,7 @@ async def test_what_is_posted_now_is_kept_and_what_is_deleted_is_gone_within_a_s
         await until(lambda: live.running.files() == files - gone)
         found = await live.running.stub.GetDataset(pb.GetDatasetRequest(name="frozen"))
         assert found.dataset.excluded == gone
-        dataset.verify(tmp_path / "datasets" / "frozen")
+        promises.verify(tmp_path / "datasets" / "frozen")
         samples = {
             s.key
             for split in shards.SPLITS
@@ -317,7 +317,7 @@ async def test_an_author_is_taken_down_by_name_and_data_sets_are_rewritten_if_as
         assert sum(found.samples.values()) == 10 - 1 - 2  # with what had only been excluded
         assert found.digest == shards.facts(folder)["digest"]
         assert not shards.excluded(folder)
-        dataset.verify(folder)
+        promises.verify(folder)
     assert found.digest != before.digest
 
 

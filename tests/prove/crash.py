@@ -24,7 +24,7 @@ from rich.table import Table
 
 from emojinet.v1 import crawler_service_pb2 as pb
 from emojinet.v1 import state_pb2 as states
-from services.crawler import dataset
+from services.crawler import promises
 from services.crawler.manifest import MANIFEST
 from services.shared import faults, shards
 from services.shared.errors import BadDataset
@@ -88,7 +88,7 @@ def compare(reference: Path, folder: Path) -> Difference:
     duplicated = sum(max(0, found[each] - whole[each]) for each in found)
     torn = 0
     try:
-        dataset.verify(folder)
+        promises.verify(folder)
     except BadDataset:
         torn += 1
     if not lost and not duplicated:
